@@ -1,0 +1,112 @@
+"""Durable, event-driven workflows: every event and every context write goes to a SQL journal."""
+
+from __future__ import annotations
+
+from .context import Context
+from .decorators import step
+from .errors import (
+    AlreadyAnsweredError,
+    ContextSerdeError,
+    ContextStateError,
+    DeserializationError,
+    DurableFlowError,
+    JournalError,
+    JournalUnavailableError,
+    JournalUrlError,
+    NeedsAttentionError,
+    PayloadTooLargeError,
+    RunConflictError,
+    RunFailedError,
+    RunFenced,
+    RunFinishedError,
+    RunIdError,
+    RunNotFoundError,
+    SchemaVersionError,
+    SerializationError,
+    StepDivergedError,
+    StepReleased,
+    WorkflowCancelledByUser,
+    WorkflowConfigurationError,
+    WorkflowDone,
+    WorkflowRuntimeError,
+    WorkflowStepDoesNotExistError,
+    WorkflowTimeoutError,
+    WorkflowValidationError,
+)
+from .events import (
+    Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
+    StartEvent,
+    StopEvent,
+    StreamResetEvent,
+    UnknownEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from .handler import WorkflowHandler
+from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.journal import Journal
+from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
+from .serializers import JsonSerializer, Seal, Serializer, register_adapter
+from .workflow import Workflow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyAnsweredError",
+    "ConstantDelayRetryPolicy",
+    "Context",
+    "ContextSerdeError",
+    "ContextStateError",
+    "DeserializationError",
+    "DurableFlowError",
+    "Event",
+    "ExponentialBackoffRetryPolicy",
+    "HumanResponseEvent",
+    "InputRequiredEvent",
+    "Journal",
+    "JournalError",
+    "JournalUnavailableError",
+    "JournalUrlError",
+    "JsonSerializer",
+    "NeedsAttentionError",
+    "PayloadTooLargeError",
+    "RetryPolicy",
+    "RunConflictError",
+    "RunFailedError",
+    "RunFenced",
+    "RunFinishedError",
+    "RunIdError",
+    "RunInfo",
+    "RunNotFoundError",
+    "SchemaVersionError",
+    "Seal",
+    "SerializationError",
+    "Serializer",
+    "StartEvent",
+    "StateInfo",
+    "StepDivergedError",
+    "StepReleased",
+    "StopEvent",
+    "StreamItem",
+    "StreamResetEvent",
+    "TaskInfo",
+    "UnknownEvent",
+    "WaitInfo",
+    "Workflow",
+    "WorkflowCancelledByUser",
+    "WorkflowCancelledEvent",
+    "WorkflowConfigurationError",
+    "WorkflowDone",
+    "WorkflowFailedEvent",
+    "WorkflowHandler",
+    "WorkflowRuntimeError",
+    "WorkflowStepDoesNotExistError",
+    "WorkflowTimedOutEvent",
+    "WorkflowTimeoutError",
+    "WorkflowValidationError",
+    "register_adapter",
+    "step",
+]

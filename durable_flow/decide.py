@@ -1,0 +1,170 @@
+"""The decisions of a run: what is journaled when something reaches it. Pure: no clock, no chance, no user code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from .incoming import (
+    AttentionNeeded,
+    CancelRequested,
+    EffectsCommitted,
+    EventReceived,
+    Incoming,
+    Question,
+    ResumeRequested,
+    StartRequested,
+    StepRaised,
+    StepReturned,
+    TimeIsUp,
+    TimerDue,
+    WaitDue,
+)
+from .records import (
+    EventEmitted,
+    Fact,
+    MessageReceived,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    RunTimedOut,
+    StepCompleted,
+    StepFailed,
+    StreamPublished,
+    StreamReset,
+    TaskId,
+    TimerFired,
+    WaitAnswered,
+    WaitClosed,
+    WaitOpened,
+    WaitTimedOut,
+)
+from .state import RunState
+
+
+def decide(state: RunState, incoming: Incoming) -> list[Fact]:
+    """Return the facts of one group, in order; empty if what came no longer matters to this run."""
+    if state.ended and not isinstance(incoming, ResumeRequested):
+        return []
+    facts: list[Fact] = []
+    match incoming:
+        case StepReturned():
+            if incoming.task not in state.tasks:
+                return []
+            _add_drafts(state, facts, incoming.drafts)
+            for emitted in incoming.emitted:
+                if isinstance(emitted, Question):
+                    _add_question(state, facts, emitted)
+                else:
+                    _add_event(facts, emitted)
+            if state.waits:
+                facts.extend(_closed_waits(state, incoming.task))
+            facts.append(StepCompleted(incoming.task, incoming.attempt))
+            if incoming.stop is not None:
+                facts.append(RunCompleted(incoming.stop, incoming.task))
+        case EffectsCommitted():
+            _add_drafts(state, facts, incoming.drafts)
+            if incoming.stop is not None:
+                facts.append(RunCompleted(incoming.stop, None))
+        case EventReceived():
+            if incoming.message is not None:
+                facts.append(MessageReceived(*incoming.message, "event"))
+            _add_event(facts, incoming.emitted)
+            if incoming.stop is not None:
+                facts.append(RunCompleted(incoming.stop, None))
+        case StepRaised():
+            if incoming.task not in state.tasks:
+                return []
+            _add_drafts(state, facts, incoming.drafts)
+            if incoming.attention is not None:
+                # The attempt stands where it stood: after the remedy it runs again as after a crash.
+                return [*facts, RunParked(incoming.attention)]
+            facts.append(StepFailed(incoming.task, incoming.attempt, incoming.error, incoming.retry_at))
+            if incoming.retry_at is None:
+                facts.append(RunFailed(incoming.error, incoming.task.step))
+        case TimerDue():
+            timer = state.timers.get(incoming.timer)
+            if timer is not None and not timer.fired_at:
+                facts.append(TimerFired(incoming.timer))
+        case WaitDue():
+            wait = state.waits.get(incoming.wait_id)
+            if wait is not None and wait.is_open:
+                facts.append(WaitTimedOut(incoming.wait_id))
+        case TimeIsUp():
+            facts.append(RunTimedOut(incoming.message))
+        case CancelRequested():
+            if incoming.message is not None:
+                facts.append(MessageReceived(*incoming.message, "cancel"))
+            _add_drafts(state, facts, incoming.drafts)
+            facts.append(RunCancelled(incoming.reason))
+        case AttentionNeeded():
+            if state.attention is None:
+                facts.append(RunParked(incoming.reason))
+        case ResumeRequested():
+            if state.ended or state.attention:
+                facts.append(RunResumed(incoming.by))
+        case StartRequested():
+            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
+            facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
+        case _:
+            assert_never(incoming)
+    return facts
+
+
+def _add_event(facts: list[Fact], emitted: EventEmitted) -> None:
+    facts.append(emitted)
+    if emitted.answers is not None:
+        facts.append(WaitAnswered(emitted.answers))
+
+
+def _add_drafts(state: RunState, facts: list[Fact], drafts: Iterable[Fact]) -> None:
+    """Append drafts, numbering what only the journal can number."""
+    for draft in drafts:
+        match draft:
+            case EventEmitted():
+                _add_event(facts, draft)
+            case StreamPublished():
+                facts.append(draft._replace(first=_position(state, facts) + 1))
+            case StreamReset():
+                facts.append(draft._replace(position=_position(state, facts) + 1))
+            case WaitOpened():
+                _add_wait(state, facts, draft)
+            case _:
+                facts.append(draft)
+
+
+def _add_wait(state: RunState, facts: list[Fact], draft: WaitOpened) -> None:
+    """Append an opened wait under an id that no other wait of the run has, and publish its question."""
+    wait_id = f"w{state.seq + len(facts) + 1}"
+    facts.append(draft._replace(wait_id=wait_id))
+    if draft.prompt is not None:
+        first = _position(state, facts) + 1
+        facts.append(StreamPublished(first, ("",), None, 0, 0, (draft.prompt,), wait_id))
+
+
+def _add_question(state: RunState, facts: list[Fact], question: Question) -> None:
+    prompt = question.emitted.event
+    facts.append(question.emitted)
+    wait = WaitOpened(
+        "", None, 0, question.wanted[0], 0, False, question.wanted, None, None, prompt, True, question.schema
+    )  # fmt: skip
+    _add_wait(state, facts, wait)
+
+
+def _position(state: RunState, facts: Iterable[Fact]) -> int:
+    """Return the position of the last stream item, those of this group included."""
+    position = state.position
+    for fact in facts:
+        if isinstance(fact, StreamPublished):
+            position = fact.first + len(fact.digests) - 1
+        elif isinstance(fact, StreamReset):
+            position = fact.position
+    return position
+
+
+def _closed_waits(state: RunState, task: TaskId) -> list[Fact]:
+    """Return what closes the waits that a task leaves open as it ends."""
+    return [WaitClosed(w.wait_id) for w in state.waits.values() if w.task == task and w.is_open]

@@ -1,0 +1,1 @@
+"""The engine: loop, effects, claims and recovery. Sees the JournalStore protocol, no SQL."""

@@ -1,0 +1,189 @@
+"""A caller's hold on a run: live in this engine, owned elsewhere, nobody's for now, or ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ContextStateError, RunFinishedError
+from ..events import Event
+from ..journal.protocol import StreamRow
+from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .program import Program
+    from .run import Run
+
+
+class Attachment:
+    """What a handler holds. `key` is the run's row once it is known, `run` the live run while this engine owns it."""
+
+    def __init__(self, engine: Engine, program: Program, run_id: str):
+        self.engine = engine
+        self.program = program
+        self.run_id = run_id
+        self.key: int | None = None
+        self.run: Run | None = None
+        self.outcome: Outcome | None = None
+        self.failure: BaseException | None = None
+        self.answered_before: frozenset[str] = frozenset()
+        self.interested = 0
+        self._pending: list[tuple[Event, str | None]] = []
+        self._begun = False
+        self._changed: list[asyncio.Future[None]] = []
+
+    @property
+    def started(self) -> bool:
+        """Tell whether it is known where the run stands."""
+        return self._begun
+
+    # -- What the engine tells -----------------------------------------------------------------------------------------
+
+    def begun(self) -> None:
+        """The run was created, claimed, found elsewhere or found ended."""
+        self._begun = True
+        for event, step in self._pending:
+            self.send_soon(event, step)
+        self._pending.clear()
+        self.notify()
+
+    def attach(self, run: Run) -> None:
+        """The run is live in this engine."""
+        self.run, self.key = run, run.claim.run
+        run.tail.listeners.add(self.notify)
+        self.notify()
+
+    def detach(self) -> None:
+        """The run is no longer live here."""
+        if self.run is not None:
+            self.run.tail.listeners.discard(self.notify)
+            if self.outcome is None:
+                self.run = None
+        self.notify()
+
+    def end(self, outcome: Outcome) -> None:
+        """The run has an outcome."""
+        self.outcome = outcome
+        self.detach()
+
+    def fail(self, error: BaseException) -> None:
+        """The run could not be started or went on being unreachable; awaiting raises the error."""
+        self.failure = error
+        self._begun = True
+        self._pending.clear()
+        self.detach()
+
+    def notify(self) -> None:
+        """Wake everybody who waits for a change."""
+        changed, self._changed = self._changed, []
+        for future in changed:
+            if not future.done():
+                future.set_result(None)
+
+    # -- What callers do -----------------------------------------------------------------------------------------------
+
+    async def result(self) -> Outcome:
+        """Wait for the outcome. When the last task that waits is cancelled, the run is released, not cancelled."""
+        self.interested += 1
+        try:
+            while self.outcome is None:
+                if self.failure is not None:
+                    raise self.failure
+                await self._next_change()
+            return self.outcome
+        except asyncio.CancelledError:
+            if self.interested == 1 and self.run is not None:
+                self.run.release()
+            raise
+        finally:
+            self.interested -= 1
+
+    async def ended(self) -> None:
+        """Wait for the outcome without an interest in it: cancelling this releases nothing."""
+        while self.outcome is None and self.failure is None:
+            await self._next_change()
+
+    async def _next_change(self) -> None:
+        if self._begun and self.run is None:
+            self.engine.watch(self)
+        future: asyncio.Future[None] = self.engine.loop.create_future()
+        self._changed.append(future)
+        await future
+
+    async def ready(self) -> None:
+        """Wait until it is known where the run stands; raises why it could not be started."""
+        self.interested += 1
+        try:
+            while not self._begun:
+                future: asyncio.Future[None] = self.engine.loop.create_future()
+                self._changed.append(future)
+                await future
+        finally:
+            self.interested -= 1
+        if self.failure is not None:
+            raise self.failure
+
+    async def rows(self, after: int) -> AsyncIterator[StreamRow]:
+        """Yield published items behind a position, live, until the run ends."""
+        self.interested += 1
+        try:
+            await self.ready()
+            while True:
+                ended = self.outcome is not None or self.failure is not None
+                rows = self.run.tail.after(after) if self.run is not None else None
+                if rows is None and self.key is not None:
+                    rows = await self.engine.store.stream(self.key, after)
+                for row in rows or ():
+                    after = row.position
+                    yield row
+                if not rows:
+                    if ended:
+                        return
+                    await self._next_change()
+        finally:
+            self.interested -= 1
+
+    def send_soon(self, event: Event, step: str | None = None) -> None:
+        """Send an event to the run: in order, not yet durable."""
+        if not self._begun:
+            self._pending.append((event, step))
+        elif self.run is not None:
+            self.run.receive(event, step)
+        else:
+            self._require_running()
+            self.engine.send_in_background(self, event, step)
+
+    async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
+        """Send an event to the run; it is durable on return."""
+        await self.ready()
+        if self.run is not None:
+            await asyncio.shield(self.run.receive(event, step, wait_id))
+            return
+        self._require_running()
+        await self.engine.send(self, event, step, wait_id)
+
+    async def cancel(self, reason: str) -> None:
+        """Cancel the run for good and wait for its end."""
+        await self.ready()
+        if self.outcome is not None:
+            return
+        if self.run is not None:
+            await asyncio.shield(self.run.cancel(reason))
+        else:
+            await self.engine.send_cancel(self, reason)
+
+    def _require_running(self) -> None:
+        if self.outcome is not None:
+            raise RunFinishedError(
+                f"run {self.run_id} has ended ({self.outcome.status}); nothing can be sent to it any more"
+            )
+
+    def live(self) -> Any:
+        """Return the live run, also one that has ended while this attachment was held."""
+        if self.run is None:
+            raise ContextStateError(
+                f"run {self.run_id} is not live in this process; read its state with Journal.state({self.run_id!r})"
+            )
+        return self.run

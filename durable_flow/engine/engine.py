@@ -1,0 +1,631 @@
+"""The engine of one event loop on one database: starts, takes up, watches and gives back runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from ..decide import decide
+from ..errors import (
+    DurableFlowError,
+    JournalUnavailableError,
+    NeedsAttentionError,
+    RunConflictError,
+    RunFenced,
+    RunNotFoundError,
+    WorkflowRuntimeError,
+)
+from ..events import Event, HumanResponseEvent, StartEvent
+from ..fold import evolve, fold
+from ..incoming import ResumeRequested, StartRequested
+from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewMessage, NewRun, RunRow, RunUpdate
+from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
+from ..records import EncodedValue, Record, RunCompleted
+from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
+from .attachment import Attachment
+from .claims import Owners, is_claimable, register_local
+from .clock import RandomIds
+from .execution import route
+from .identity import new_worker
+from .outcome import Outcome
+from .program import Program
+from .run import Run, named_wait
+
+logger = logging.getLogger("durable_flow")
+
+MAX_WATCHED_AT_ONCE = 500
+BLOCKED_LOOP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine keeps its runs; all times in seconds."""
+
+    idle_release_seconds: float | None = 60.0
+    max_suspended_steps: int = 1000
+    heartbeat_seconds: float = 5.0
+    expiry_seconds: float = 30.0
+    poll_seconds: float = 0.1
+
+
+_engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[StoreSettings, EngineSettings], Engine]]
+_engines = WeakKeyDictionary()
+os.register_at_fork(after_in_child=_engines.clear)
+
+
+def engine_for(settings: StoreSettings, options: EngineSettings) -> Engine:
+    """Return the running loop's engine for this database. Needs a running loop."""
+    engines = _engines.setdefault(asyncio.get_running_loop(), {})
+    engine = engines.get((settings, options))
+    if engine is None:
+        engine = engines[settings, options] = Engine(settings, options)
+    return engine
+
+
+class Engine:
+    """Owns the runs that were started or taken up in its loop.
+
+    It lives as long as the loop: when the loop shuts down, its runs are given up unfinished.
+    """
+
+    def __init__(self, settings: StoreSettings, options: EngineSettings):
+        self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.options = options
+        self.ids = RandomIds()
+        self.worker = new_worker(self.ids.uid())
+        self.runs: dict[str, Run] = {}
+        self._local = register_local(self.worker, self._has_ended)
+        self._shared: SharedStore | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._owners: Owners | None = None
+        self._lifeline: AsyncGenerator[None] | None = None
+        self._heart: _Heart | None = None
+        self._poller: asyncio.Task[None] | None = None
+        self._attachments: dict[str, WeakSet[Attachment]] = {}
+        self._watched: OrderedDict[Attachment, None] = OrderedDict()
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._background: set[asyncio.Task[Any]] = set()
+        self._last_sent: dict[str, asyncio.Task[Any]] = {}
+        self._suspended: OrderedDict[Run, int] = OrderedDict()
+        self._suspended_steps = 0
+        self._told: set[str] = set()
+        self._poke = asyncio.Event()
+        self._closed = False
+
+    @property
+    def store(self) -> JournalStore:
+        """The open store."""
+        assert self._shared is not None
+        return self._shared.store
+
+    def now(self) -> int:
+        """Return the database's time in microseconds."""
+        return self.store.now()
+
+    # -- Starting ------------------------------------------------------------------------------------------------------
+
+    def start(
+        self, program: Program, run_id: str | None, event: StartEvent, arguments: EncodedValue | None
+    ) -> Attachment:
+        """Begin a run, or attach to the one that has this id; returns at once."""
+        attachment = Attachment(self, program, run_id or self.ids.run_id())
+        self._in_background(self._begin(attachment, event, arguments, known=run_id is not None))
+        return attachment
+
+    async def resume(self, program: Program, run_id: str) -> Attachment:
+        """Take up an unfinished run, clearing its need for attention; a finished one only shows its outcome."""
+        await self._ready()
+        row = await self._require_row(run_id)
+        attachment = Attachment(self, program, run_id)
+        await self._continue(attachment, row, None, resume=True)
+        return attachment
+
+    async def retry(self, program: Program, run_id: str) -> Attachment:
+        """Take up a failed or timed-out run: its pending work runs again."""
+        await self._ready()
+        row = await self._require_row(run_id)
+        if row.status not in (FAILED, TIMED_OUT):
+            raise WorkflowRuntimeError(
+                f"run {run_id} is {row.status}; flow.retry takes up failed and timed-out runs only"
+                + ("" if row.status in FINAL_STATUSES else f", flow.resume({run_id!r}) unfinished ones")
+            )
+        attachment = Attachment(self, program, run_id)
+        self._require_workflow(attachment, row)
+        await self._take(attachment, row, resume=True)
+        return attachment
+
+    async def recover(self, program: Program) -> list[Attachment]:
+        """Take up every claimable unfinished run of the workflow."""
+        await self._ready()
+        assert self._owners is not None
+        gone = await self._owners.gone()
+        taken = []
+        for row in await self.store.list_runs(workflow=program.name, unfinished=True):
+            if is_claimable(row, self.now(), gone) and row.run_id not in self.runs:
+                attachment = Attachment(self, program, row.run_id)
+                if await self._claim(attachment, row):
+                    taken.append(attachment)
+        return taken
+
+    async def _begin(
+        self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None, *, known: bool
+    ) -> None:
+        try:
+            await self._ready()
+            if not known:
+                await self._create(attachment, event, arguments)
+            else:
+                lock = self._starting.setdefault(attachment.run_id, asyncio.Lock())
+                async with lock:
+                    await self._create_or_continue(attachment, event, arguments)
+                if not lock.locked():
+                    self._starting.pop(attachment.run_id, None)
+            self._tell_of_unfinished(attachment.program)
+        except asyncio.CancelledError:
+            attachment.fail(DurableFlowError(f"run {attachment.run_id} was not started: the event loop ended"))
+            raise
+        except BaseException as error:
+            attachment.fail(error)
+
+    async def _create_or_continue(
+        self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None
+    ) -> None:
+        live = self.runs.get(attachment.run_id)
+        if live is None:
+            if await self._create(attachment, event, arguments):
+                return
+            row = await self._require_row(attachment.run_id)
+            await self._continue(attachment, row, arguments)
+            return
+        if live.program.name != attachment.program.name:
+            raise self._conflict(attachment, f"of workflow {live.program.name}")
+        self._require_arguments(attachment, live.state.arguments, arguments)
+        self._adopt(attachment, live)
+
+    async def _create(self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None) -> bool:
+        program, run_id = attachment.program, attachment.run_id
+        uid = self.ids.uid()
+        encoded = program.codec.encode_event(event)
+        targets = program.targets(event)
+        start = StartRequested(program.name, uid, program.shape, arguments, encoded, targets)
+        state, records = RunState(), []
+        facts = decide(state, start)
+        now = self.now()
+        for at, fact in enumerate(facts, 1):
+            records.append(Record(at, now, at == len(facts), fact))
+            evolve(state, records[-1])
+        new = NewRun(run_id, uid, program.name, program.shape)
+        claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
+        if claim is None:
+            return False
+        run = self._new_run(program, claim, state)
+        run.keep_live(encoded, event, targets)
+        self._adopt(attachment, run)
+        run.begin()
+        return True
+
+    async def _continue(
+        self, attachment: Attachment, row: RunRow, arguments: EncodedValue | None, *, resume: bool = False
+    ) -> None:
+        """Attach to an existing run, taking it up if nobody has it."""
+        self._require_workflow(attachment, row)
+        if not resume:
+            first = await self.store.read(row.run, to=1)
+            self._require_arguments(attachment, fold(first).arguments, arguments)
+        attachment.key = row.run
+        while True:
+            if row.status in FINAL_STATUSES:
+                await self._show_end(attachment, row)
+                return
+            if row.status == NEEDS_ATTENTION and not resume:
+                raise NeedsAttentionError(f"run {row.run_id} needs attention: {row.error}")
+            live = self.runs.get(row.run_id)
+            if live is not None:
+                self._adopt(attachment, live)
+                return
+            assert self._owners is not None
+            gone = await self._owners.gone()
+            if row.owner is not None and not gone(row.owner):
+                self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
+                attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
+                return
+            if await self._claim(attachment, row, resume=resume):
+                return
+            row = await self._require_row(row.run_id)
+
+    async def _take(self, attachment: Attachment, row: RunRow, *, resume: bool) -> None:
+        if not await self._claim(attachment, row, resume=resume):
+            raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
+
+    async def _claim(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
+        """Claim the run if its epoch is still the row's, fold its journal and enter the loop."""
+        claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
+        if claim is None:
+            return False
+        state = fold(await self.store.read(row.run))
+        run = self._new_run(attachment.program, claim, state)
+        logger.info(
+            "run %s taken up at seq %d", row.run_id, state.seq,
+            extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
+        )  # fmt: skip
+        attachment.answered_before = frozenset(state.answered.values())
+        self._adopt(attachment, run)
+        run.take_messages(await self.store.messages([row.run]))
+        if resume and (state.ended or state.attention):
+            run.accept(ResumeRequested("retry" if state.ended else "resume"))
+        else:
+            run.begin()
+        return True
+
+    def _new_run(self, program: Program, claim: Claim, state: RunState) -> Run:
+        run = Run(
+            self, self.store, self.store, program, claim, state,
+            idle_release_seconds=self.options.idle_release_seconds,
+        )  # fmt: skip
+        self.runs[claim.run_id] = run
+        self._start_polling()
+        return run
+
+    def _adopt(self, attachment: Attachment, run: Run) -> None:
+        attachment.attach(run)
+        self._attachments.setdefault(run.run_id, WeakSet()).add(attachment)
+        self._watched.pop(attachment, None)
+        attachment.begun()
+
+    async def _show_end(self, attachment: Attachment, row: RunRow) -> None:
+        """Give the recorded outcome; no step runs."""
+        attachment.key = row.run
+        attachment.end(await self._recorded_outcome(attachment.program, row))
+        attachment.begun()
+
+    async def _recorded_outcome(self, program: Program, row: RunRow) -> Outcome:
+        last = await self.store.read(row.run, after=row.seq - 1)
+        if last and isinstance(last[-1].fact, RunCompleted):
+            return Outcome.completed(program.codec.decode_event(last[-1].fact.result))
+        state = fold(await self.store.read(row.run))
+        if state.ended == COMPLETED:
+            assert state.result is not None
+            return Outcome.completed(program.codec.decode_event(state.result))
+        return Outcome.recorded(row.run_id, state, program.timeout)
+
+    # -- Checks --------------------------------------------------------------------------------------------------------
+
+    async def _require_row(self, run_id: str) -> RunRow:
+        row = await self.store.find(run_id)
+        if row is None:
+            raise RunNotFoundError(
+                f"there is no run {run_id} in {self.store.url}; start it with flow.run(run_id={run_id!r}, ...)"
+            )
+        return row
+
+    def _require_workflow(self, attachment: Attachment, row: RunRow) -> None:
+        if row.workflow != attachment.program.name:
+            raise self._conflict(attachment, f"of workflow {row.workflow}")
+
+    def _require_arguments(
+        self, attachment: Attachment, recorded: EncodedValue | None, given: EncodedValue | None
+    ) -> None:
+        if recorded == given:
+            return
+        codec = attachment.program.codec
+        # Codecs other than JSON are not canonical: equal values may have other bytes.
+        if recorded is not None and given is not None and codec.decode_value(recorded) == codec.decode_value(given):
+            return
+        raise self._conflict(attachment, "that was started with other arguments")
+
+    def _conflict(self, attachment: Attachment, what: str) -> RunConflictError:
+        run_id = attachment.run_id
+        return RunConflictError(
+            f"run id {run_id} belongs to a run {what}; this one is of workflow {attachment.program.name}. Nothing was "
+            f"started. Take another run id, or flow.resume({run_id!r}) to go on with that run"
+        )
+
+    # -- Sending to runs that are not live here ------------------------------------------------------------------------
+
+    async def send(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> None:
+        """Put an event into the run's messages."""
+        assert attachment.key is not None
+        route(attachment.program, attachment.run_id, event, step)
+        encoded = attachment.program.codec.encode_event(event)
+        message = NewMessage(
+            "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
+        )
+        await self.store.send(attachment.key, message)
+        self._poke.set()
+
+    def send_in_background(self, attachment: Attachment, event: Event, step: str | None) -> None:
+        """As `send`, in order, for callers that cannot await; a failure is logged."""
+        previous = self._last_sent.get(attachment.run_id)
+
+        async def in_order() -> None:
+            if previous is not None:
+                await asyncio.wait([previous])
+            try:
+                await self.send(attachment, event, step, None)
+            except DurableFlowError as error:
+                logger.error("%s", error, extra={"action": "send_failed", "run_id": attachment.run_id})
+
+        self._last_sent[attachment.run_id] = self._in_background(in_order())
+
+    async def send_cancel(self, attachment: Attachment, reason: str) -> None:
+        """Ask the run's owner, or whoever takes it up, to cancel it."""
+        assert attachment.key is not None
+        await self.store.send(attachment.key, NewMessage("cancel", reason=reason))
+        self._poke.set()
+
+    # -- What runs tell ------------------------------------------------------------------------------------------------
+
+    def run_ended(self, run: Run) -> None:
+        """The run has an outcome and holds nothing any more."""
+        self._forget(run)
+        assert run.outcome is not None
+        for attachment in self._attachments.pop(run.run_id, ()):
+            attachment.end(run.outcome)
+
+    def run_dropped(self, run: Run, error: BaseException | None) -> None:
+        """The run stopped in this process; unless the claim was lost it is given back."""
+        self._forget(run)
+        for attachment in tuple(self._attachments.get(run.run_id, ())):
+            if error is not None and not isinstance(error, RunFenced):
+                attachment.fail(error)
+            else:
+                attachment.detach()
+        if not self._attachments.get(run.run_id):
+            self._attachments.pop(run.run_id, None)
+        if not isinstance(error, RunFenced) and not self._closed:
+            self._in_background(self._give_up(run))
+
+    async def _give_up(self, run: Run) -> None:
+        state = run.state
+        try:
+            await self.store.release(run.claim.run, run.claim.epoch, state.status, state.wake_at)
+        except DurableFlowError as error:
+            logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
+        self._poke.set()
+
+    def step_suspended(self, run: Run) -> None:
+        """One more step of the run waits in memory; above the limit the run that began to wait first is released."""
+        self._suspended[run] = self._suspended.get(run, 0) + 1
+        self._suspended_steps += 1
+        if self._suspended_steps > self.options.max_suspended_steps:
+            self.loop.call_soon(self._release_oldest)
+
+    def step_resumed(self, run: Run) -> None:
+        """One less."""
+        if run in self._suspended:
+            self._suspended[run] -= 1
+            self._suspended_steps -= 1
+            if not self._suspended[run]:
+                del self._suspended[run]
+
+    def _release_oldest(self) -> None:
+        for run in list(self._suspended):
+            if self._suspended_steps <= self.options.max_suspended_steps:
+                return
+            if run.only_waits():
+                run.release()
+
+    def _forget(self, run: Run) -> None:
+        self.runs.pop(run.run_id, None)
+        self._suspended_steps -= self._suspended.pop(run, 0)
+
+    # -- Watching ------------------------------------------------------------------------------------------------------
+
+    def watch(self, attachment: Attachment) -> None:
+        """Follow a run that is not live here: its end, its stream, and whether it may be taken up."""
+        self._watched[attachment] = None
+        self._start_polling()
+
+    def _start_polling(self) -> None:
+        if self._poller is None or self._poller.done():
+            self._poller = self.loop.create_task(self._poll())
+
+    async def _poll(self) -> None:
+        while self.runs or self._watched:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poke.wait(), self.options.poll_seconds)
+            self._poke.clear()
+            try:
+                await self._look_for_messages()
+                await self._look_after_watched()
+            except JournalUnavailableError as error:
+                logger.warning("polling failed, trying again: %s", error, extra={"action": "poll_failed"})
+            except Exception:
+                logger.exception("polling failed, trying again", extra={"action": "poll_failed"})
+            if self._heart is not None and self._heart.expired():
+                self._fence_myself()
+
+    def _fence_myself(self) -> None:
+        """No heartbeat got through for a whole expiry: others may own our runs by now."""
+        error = JournalUnavailableError(
+            f"no heartbeat reached {self.store.url} for {self.options.expiry_seconds} s; this process has dropped its "
+            "runs, because others may have taken them up. They stay recoverable"
+        )
+        for run in list(self.runs.values()):
+            run.drop(error)
+
+    async def _look_for_messages(self) -> None:
+        keys = await self.store.waiting_messages(self.worker) if self.runs else []
+        if not keys:
+            return
+        by_key = {run.claim.run: run for run in self.runs.values()}
+        rows = await self.store.messages([key for key in keys if key in by_key])
+        for key in keys:
+            run = by_key.get(key)
+            if run is not None and not run.closed:
+                run.take_messages([row for row in rows if row.run == key])
+
+    async def _look_after_watched(self) -> None:
+        watched = [a for a in self._watched if a.key is not None and a.run is None][:MAX_WATCHED_AT_ONCE]
+        for attachment in list(self._watched):
+            if attachment.run is not None or not attachment.interested:
+                self._watched.pop(attachment, None)
+        if not watched:
+            return
+        assert self._owners is not None
+        gone = await self._owners.gone()
+        rows = {row.run: row for row in await self.store.find_many([a.key for a in watched if a.key is not None])}
+        for attachment in watched:
+            if attachment in self._watched:
+                self._watched.move_to_end(attachment)
+            assert attachment.key is not None
+            row = rows.get(attachment.key)
+            if row is None:
+                attachment.fail(RunNotFoundError(f"run {attachment.run_id} is gone from {self.store.url}"))
+            else:
+                await self._look_after(attachment, row, gone)
+
+    async def _look_after(self, attachment: Attachment, row: RunRow, gone: Callable[[str | None], bool]) -> None:
+        live = self.runs.get(row.run_id)
+        if live is not None:
+            self._adopt(attachment, live)
+        elif row.status in FINAL_STATUSES or row.status == NEEDS_ATTENTION:
+            self._watched.pop(attachment, None)
+            self._attachments.pop(row.run_id, None)
+            attachment.end(await self._recorded_outcome(attachment.program, row))
+        elif is_claimable(row, self.now(), gone):
+            await self._claim(attachment, row)
+        else:
+            attachment.notify()  # there may be new stream items
+
+    def _tell_of_unfinished(self, program: Program) -> None:
+        """Say once per workflow how to take up what earlier processes left."""
+        if program.name in self._told:
+            return
+        self._told.add(program.name)
+
+        async def tell() -> None:
+            assert self._owners is not None
+            gone = await self._owners.gone()
+            rows = await self.store.list_runs(workflow=program.name, unfinished=True, limit=1000)
+            left = [r for r in rows if r.owner != self.worker.id and (r.owner is None or gone(r.owner))]
+            if left:
+                logger.warning(
+                    "workflow %s has %d unfinished runs that nobody owns, the newest is %s: "
+                    "`await flow.recover()` takes up those that have something to do, `await flow.resume(run_id)` one",
+                    program.name, len(left), left[0].run_id, extra={"action": "unfinished_runs"},
+                )  # fmt: skip
+
+        self._in_background(tell())
+
+    # -- Life ----------------------------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        """Open the store and make this worker known, once."""
+        if self._heart is not None:
+            return
+        if self._opening is None or self._opening.done():
+            self._opening = self.loop.create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    async def _open(self) -> None:
+        shared = await acquire(self.settings)
+        self._lifeline = self._until_the_loop_ends()
+        await anext(self._lifeline)
+        await shared.store.heartbeat(self.worker)
+        self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
+        self._shared = shared
+        shared.on_message.append(self._message_sent)
+        self._heart = _Heart(self, shared.store)
+        self._heart.start()
+
+    def _message_sent(self, run: int) -> None:
+        self._poke.set()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Give everything back when the loop shuts down its asynchronous generators, as `asyncio.run` does."""
+        try:
+            yield
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        self._closed = True
+        if self._heart is not None:
+            self._heart.stop()
+        for run in list(self.runs.values()):
+            run.release()
+        self.runs.clear()
+        if self._shared is not None:
+            try:
+                await self.store.retire(self.worker)
+            except DurableFlowError as error:
+                logger.warning("worker %s could not be retired: %s", self.worker.id, error)
+            await give_back(self.settings)
+
+    def _has_ended(self) -> bool:
+        return self._closed or self.loop.is_closed()
+
+    def _in_background(self, work: Any) -> asyncio.Task[Any]:
+        task = self.loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+class _Heart(threading.Thread):
+    """Beats in a thread of its own, so that a step that blocks the loop keeps its runs."""
+
+    def __init__(self, engine: Engine, store: JournalStore):
+        super().__init__(name="durable_flow-heartbeat", daemon=True)
+        self._engine = engine
+        self._store = store
+        self._stopped = threading.Event()
+        self._beat_at = (time.monotonic(), time.time())
+        self._asked_at: float | None = None
+        self._warned = False
+
+    def run(self) -> None:
+        """Beat until stopped, or until the loop has ended without a word."""
+        options = self._engine.options
+        while not self._stopped.wait(min(options.heartbeat_seconds, BLOCKED_LOOP_SECONDS)):
+            if self._engine.loop.is_closed():
+                self._store.abandon(self._engine.worker)
+                return
+            self._look_at_loop()
+            began = (time.monotonic(), time.time())
+            # A tick early is better than a tick late.
+            due = self._beat_at[0] + options.heartbeat_seconds - BLOCKED_LOOP_SECONDS / 2
+            if began[0] >= due and self._store.beat(self._engine.worker):
+                self._beat_at = began
+
+    def _look_at_loop(self) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            with contextlib.suppress(RuntimeError):  # closed meanwhile
+                self._engine.loop.call_soon_threadsafe(self._answered)
+        elif now - self._asked_at > BLOCKED_LOOP_SECONDS and not self._warned:
+            self._warned = True
+            steps = sorted(
+                {f"{r.program.name}.{s}" for r in list(self._engine.runs.values()) for s in r.running_steps()}
+            )
+            logger.warning(
+                "the event loop has been blocked for over %.0f s; steps in flight: %s. Make the step that blocks it a "
+                "plain `def` step, or use asyncio.to_thread. Its runs are kept",
+                now - self._asked_at, ", ".join(steps) or "none", extra={"action": "loop_blocked", "steps": steps},
+            )  # fmt: skip
+
+    def _answered(self) -> None:
+        self._asked_at = None
+        self._warned = False
+
+    def expired(self) -> bool:
+        """Tell whether no heartbeat got through for a whole expiry, by the larger of both clocks."""
+        monotonic, wall = self._beat_at
+        elapsed = max(time.monotonic() - monotonic, time.time() - wall)
+        return elapsed > self._engine.options.expiry_seconds
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()

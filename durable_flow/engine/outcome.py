@@ -1,0 +1,91 @@
+"""How a run ended: what awaiting its handler gives or raises."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from typing import Any, NamedTuple
+
+from ..errors import NeedsAttentionError, RunFailedError, WorkflowCancelledByUser, WorkflowTimeoutError
+from ..events import (
+    Event,
+    StopEvent,
+    WorkflowCancelledEvent,
+    WorkflowFailedEvent,
+    WorkflowTimedOutEvent,
+)
+from ..records import ErrorInfo
+from ..state import CANCELLED, COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
+
+
+class Outcome(NamedTuple):
+    """`event` is the stream's last event, `error` what awaiting raises; a run that needs attention has no event."""
+
+    status: str
+    event: Event | None
+    error: BaseException | None
+
+    def value(self) -> Any:
+        """Return what awaiting gives: `result` of a plain StopEvent, else the event itself; or raise the error."""
+        if self.error is not None:
+            raise self.error
+        assert isinstance(self.event, StopEvent)
+        return self.event.result if type(self.event) is StopEvent else self.event
+
+    @classmethod
+    def completed(cls, stop: Event) -> Outcome:
+        """A run that reached its StopEvent."""
+        return cls(COMPLETED, stop, None)
+
+    @classmethod
+    def failed(cls, state: RunState, error: BaseException) -> Outcome:
+        """A run that failed in this process: the original exception."""
+        return cls(FAILED, _failed_event(state), error)
+
+    @classmethod
+    def recorded(cls, run_id: str, state: RunState, timeout: float | None, message: str | None = None) -> Outcome:
+        """The outcome of a run whose end (other than completion) was folded from its journal."""
+        if state.ended == FAILED:
+            assert state.error is not None
+            return cls(FAILED, _failed_event(state), _failed_error(run_id, state.error, state.error_step))
+        if state.ended == TIMED_OUT:
+            event = WorkflowTimedOutEvent(timeout=timeout or 0.0, active_steps=sorted({t.step for t in state.tasks}))
+            return cls(TIMED_OUT, event, WorkflowTimeoutError(message or state.timeout_message))
+        if state.ended == CANCELLED:
+            error = WorkflowCancelledByUser(
+                f"run {run_id} was cancelled; flow.retry({run_id!r}) does not take up cancelled runs, start a new one"
+            )
+            return cls(CANCELLED, WorkflowCancelledEvent(), error)
+        return cls(NEEDS_ATTENTION, None, NeedsAttentionError(state.attention or f"run {run_id} needs attention"))
+
+
+def _failed_event(state: RunState) -> WorkflowFailedEvent:
+    assert state.error is not None
+    return WorkflowFailedEvent(
+        step_name=state.error_step or "", exception_type=state.error.type, exception_message=state.error.message
+    )
+
+
+def _failed_error(run_id: str, info: ErrorInfo, step: str | None) -> RunFailedError:
+    where = f" in step {step!r}" if step else ""
+    error = RunFailedError(
+        f"run {run_id} failed{where}: {info.type.removeprefix('builtins.')}: {info.message}. "
+        f"flow.retry({run_id!r}) takes up its pending work",
+        error_type=info.type,
+        error_message=info.message,
+        error_traceback=info.traceback,
+    )
+    error.__cause__ = _rebuilt(info)
+    return error
+
+
+def _rebuilt(info: ErrorInfo) -> BaseException | None:
+    """Return the original exception as far as class and message go, without importing anything."""
+    module, _, name = info.type.rpartition(".")
+    cls = getattr(builtins if module == "builtins" else sys.modules.get(module), name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Exception)):
+        return None
+    try:
+        return cls(info.message)
+    except Exception:
+        return None  # a class with another constructor; the message names it all the same

@@ -1,0 +1,38 @@
+"""The latest published items of a run in memory; older ones are read from the stream table."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ..journal.protocol import StreamRow
+from ..records import EncodedEvent
+
+MAX_ITEMS_IN_MEMORY = 4096
+
+
+class StreamTail:
+    """Items by position, from a first one on that moves as more are published."""
+
+    def __init__(self, position: int):
+        self.last = position
+        self._rows: deque[StreamRow] = deque(maxlen=MAX_ITEMS_IN_MEMORY)
+        self.listeners: set[Callable[[], None]] = set()
+
+    def add(
+        self, position: int, at: int, step: str | None, event: EncodedEvent | None, wait_id: str | None,
+        reset_since: int | None,
+    ) -> None:  # fmt: skip
+        """Append a durable item and tell the listeners."""
+        self._rows.append(StreamRow(position, at, step, event, wait_id, reset_since))
+        self.last = position
+        for listener in tuple(self.listeners):
+            listener()
+
+    def after(self, position: int) -> list[StreamRow] | None:
+        """Return the items behind a position; None if not all of them are in memory."""
+        if position >= self.last:
+            return []
+        if not self._rows or self._rows[0].position > position + 1:
+            return None
+        return [row for row in self._rows if row.position > position]

@@ -1,0 +1,169 @@
+"""Events: what steps exchange. Pydantic models that also take fields nobody declared."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+_classes: dict[str, weakref.ref[type[Event]]] = {}
+
+
+class Event(BaseModel):
+    """Base of all events.
+
+    Declared fields are validated as in any pydantic model. Keyword arguments that are no fields are kept as extra
+    data: readable as attributes, and the only thing that the dict-like methods (`[]`, `in`, `keys`, `items`,
+    `values`, `len`, `to_dict`) see. `get` looks at fields first.
+
+    Class attributes:
+        event_name: the name under which the journal stores this event; default is the class's `__qualname__`.
+        event_version: stored with every event, so that `@upcast` can change old ones on reading.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow")
+    event_version: ClassVar[int] = 1
+    _stored_name: ClassVar[str] = "Event"
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the class, so that stored events find it again."""
+        super().__pydantic_init_subclass__(**kwargs)
+        # Not inherited: a subclass of a renamed event is another event.
+        name = cls.__dict__.get("event_name")
+        cls._stored_name = name if isinstance(name, str) else cls.__qualname__
+        _classes[cls._stored_name] = weakref.ref(cls)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the field or extra value of this name, or `default`."""
+        if key in type(self).model_fields:
+            return getattr(self, key)
+        return self._extra.get(key, default)
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        extra = self.__pydantic_extra__
+        return extra if extra is not None else {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the extra data as a new dict."""
+        return dict(self._extra)
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the extra data."""
+        return self._extra.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values of the extra data."""
+        return self._extra.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return names and values of the extra data."""
+        return self._extra.items()
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the extra value of this name; KeyError if there is none."""
+        return self._extra[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set an extra value."""
+        if key in type(self).model_fields:
+            setattr(self, key, value)
+            return
+        self._extra[key] = value
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether the extra data has this name."""
+        return key in self._extra
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # pydantic iterates over fields, upstream over extra data
+        """Iterate over the names of the extra data."""
+        return iter(self._extra)
+
+    def __len__(self) -> int:
+        """Count the extra data."""
+        return len(self._extra)
+
+    def __bool__(self) -> bool:
+        """Tell that an event is always true, also without extra data."""
+        return True
+
+
+EventType = TypeVar("EventType", bound=Event)
+
+
+class StartEvent(Event):
+    """Starts a run; made from the keyword arguments of `Workflow.run`."""
+
+
+class StopEvent(Event):
+    """Ends a run. Awaiting the handler of a plain StopEvent gives `result`, of a subclass the event itself."""
+
+    result: Any = None
+
+
+class InputRequiredEvent(Event):
+    """Asks a human. Returned from a step it goes to the stream and opens a wait."""
+
+    _wait_id: str | None = PrivateAttr(default=None)
+
+    @property
+    def wait_id(self) -> str | None:
+        """The id of the wait that this question opened; None until it was published."""
+        return self._wait_id
+
+
+class HumanResponseEvent(Event):
+    """A human's answer. `wait_id=` closes that wait; without one the oldest open wait of its type is closed."""
+
+
+class UnknownEvent(Event):
+    """A stored event whose class this program does not have; `name` is its stored name, `raw` its stored content."""
+
+    name: str
+    raw: Any = None
+
+
+class WorkflowTimedOutEvent(StopEvent):
+    """Ends the stream of a run that used up its time."""
+
+    timeout: float = 0.0
+    active_steps: list[str] = []
+
+
+class WorkflowCancelledEvent(StopEvent):
+    """Ends the stream of a run that was cancelled."""
+
+
+class WorkflowFailedEvent(StopEvent):
+    """Ends the stream of a run that failed."""
+
+    step_name: str = ""
+    exception_type: str = ""
+    exception_message: str = ""
+
+
+class StreamResetEvent(Event):
+    """Tells a stream's reader that a step which ran again after a crash publishes other items than before.
+
+    `position` is that of the first item of the step that no longer counts; those of it that follow count neither.
+    """
+
+    position: int
+
+
+StopEventT = TypeVar("StopEventT", bound=StopEvent)
+RunResultT = TypeVar("RunResultT")
+
+
+def event_name(cls: type[Event]) -> str:
+    """Return the name under which the journal stores events of this class."""
+    return cls._stored_name
+
+
+def find_event_class(name: str) -> type[Event] | None:
+    """Return the event class of this stored name that the program has defined last, or None. Imports nothing."""
+    found = _classes.get(name)
+    return found() if found is not None else None

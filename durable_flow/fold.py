@@ -1,0 +1,319 @@
+"""The fold: records to state. Pure; `fold(tail, fold(head)) == fold(head + tail)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar, assert_never
+
+from .records import (
+    CALL,
+    CHECKPOINT,
+    COLLECT,
+    SENT,
+    SLEEP,
+    STREAM,
+    WAIT,
+    WRITE,
+    BufferReleased,
+    CallRecorded,
+    CheckpointNamed,
+    ContextDeleted,
+    ContextSet,
+    EffectReused,
+    EventCollected,
+    EventEmitted,
+    MessageReceived,
+    Place,
+    Record,
+    RunCancelled,
+    RunClaimed,
+    RunCompleted,
+    RunFailed,
+    RunParked,
+    RunResumed,
+    RunStarted,
+    RunTimedOut,
+    StepCompleted,
+    StepDiverged,
+    StepFailed,
+    StreamPublished,
+    StreamReset,
+    TaskId,
+    TimerFired,
+    TimerSet,
+    WaitAnswered,
+    WaitClosed,
+    WaitOpened,
+    WaitTimedOut,
+)
+from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Effect, RunState, Task, Timer, Wait
+
+MAX_UNHANDLED = 20
+
+
+def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
+    """Return the state after these records; `state`, if given, is that of the records before and is changed."""
+    state = RunState() if state is None else state
+    for record in records:
+        evolve(state, record)
+    return state
+
+
+def evolve(state: RunState, record: Record) -> None:
+    """Change the state by one record."""
+    seq, at, boundary, fact = record
+    # Downtime is not active time: what lies before a claim is not counted.
+    if state.active and type(fact) is not RunClaimed:
+        state.active_us += at - state.last_at
+    state.seq = seq
+    state.last_at = at
+    if boundary:
+        state.boundary = seq
+    if state.claims and type(fact) is not RunClaimed:
+        state.claims = 0
+    match fact:
+        case ContextSet():
+            if fact.task is not None:
+                effect = Effect(Place(WRITE, fact.key, fact.k), seq, fact.value, before=state.context.get(fact.key))
+                _keep(state, fact.task, fact.attempt, effect)
+            state.context[fact.key] = fact.value
+        case EventEmitted():
+            _emitted(state, fact, seq, at)
+        case StepCompleted():
+            _ended_task(state, fact.task)
+            state.steps_completed += 1
+        case StreamPublished():
+            state.position = fact.first + len(fact.digests) - 1
+            if fact.task is not None:
+                for n, digest in enumerate(fact.digests):
+                    effect = Effect(Place(STREAM, "", fact.k + n), seq, digest, fact.first + n)
+                    _keep(state, fact.task, fact.attempt, effect)
+        case CallRecorded():
+            place = Place(CALL, fact.name, fact.k)
+            _keep(state, fact.task, fact.attempt, Effect(place, seq, fact.arguments, fact.result))
+        case EventCollected():
+            state.buffers.setdefault(fact.buffer, []).append(fact.event)
+            _keep(state, fact.task, fact.attempt, Effect(Place(COLLECT, fact.buffer, fact.k), seq, fact.event))
+        case BufferReleased():
+            released = take_from_buffer(state.buffers[fact.buffer], fact.events)
+            if not state.buffers[fact.buffer]:
+                del state.buffers[fact.buffer]
+            _effects(state, fact.task, fact.attempt)[Place(COLLECT, fact.buffer, fact.k)].outcome = released
+        case ContextDeleted():
+            if fact.task is not None:
+                effect = Effect(Place(WRITE, fact.key, fact.k), seq, None, before=state.context.get(fact.key))
+                _keep(state, fact.task, fact.attempt, effect)
+            state.context.pop(fact.key, None)
+        case WaitOpened():
+            _opened(state, fact, seq)
+        case WaitAnswered():
+            wait = state.waits[fact.wait_id]
+            if wait.human:
+                for name in wait.wanted:
+                    state.answered[name] = wait.wait_id
+            _settle(state, wait, seq)
+        case WaitTimedOut():
+            state.waits[fact.wait_id].timed_out = True
+            _settle(state, state.waits[fact.wait_id], seq)
+        case WaitClosed():
+            wait = state.waits[fact.wait_id]
+            if wait.is_open:
+                _settle(state, wait, seq)
+            state.waits.pop(fact.wait_id, None)
+        case MessageReceived():
+            pass  # the event that it carried is a record of its own
+        case EffectReused():
+            _reused(state, fact, seq)
+        case TimerSet():
+            state.timers[seq] = Timer(seq, fact.task, fact.due_at)
+            _keep(state, fact.task, fact.attempt, Effect(Place(SLEEP, "", fact.k), seq, None, seq))
+            _suspend(state, fact.task, 1)
+        case TimerFired():
+            state.timers[fact.timer].fired_at = seq
+            _suspend(state, state.timers[fact.timer].task, -1)
+        case StreamReset():
+            state.position = fact.position
+            effects = _effects(state, fact.task, fact.attempt)
+            for place in [p for p in effects if p.kind == STREAM and p.k >= fact.k]:
+                del effects[place]
+        case StepDiverged():
+            if fact.task in state.tasks:
+                task = state.tasks[fact.task]
+                task.diverged = {*(task.diverged or ()), Place(fact.kind, fact.name, fact.k)}
+        case CheckpointNamed():
+            state.checkpoints[fact.name] = seq
+            _keep(state, fact.task, fact.attempt, Effect(Place(CHECKPOINT, fact.name, fact.k), seq))
+        case StepFailed():
+            _failed(state, fact)
+        case RunStarted():
+            state.workflow, state.uid, state.shape, state.arguments = (
+                fact.workflow,
+                fact.uid,
+                fact.shape,
+                fact.arguments,
+            )
+            state.created_at = at
+            state.epoch = 1
+        case RunClaimed():
+            state.epoch = fact.epoch
+            state.claims += 1
+        case RunParked():
+            state.attention = fact.reason
+        case RunResumed():
+            _resumed(state)
+        case RunCompleted():
+            state.ended, state.result = COMPLETED, fact.result
+            _cleared(state)
+        case RunFailed():
+            state.ended, state.error, state.error_step = FAILED, fact.error, fact.step
+        case RunCancelled():
+            state.ended, state.attention = CANCELLED, None
+            _cleared(state)
+        case RunTimedOut():
+            state.ended, state.timeout_message = TIMED_OUT, fact.message
+        case _:
+            assert_never(fact)
+    # A boundary at the earliest: inside a group the run is as active as it was before it.
+    if boundary:
+        state.active = not state.ended and not state.attention and not state.parked
+
+
+class Named(Protocol):
+    """An event in a buffer, encoded or live."""
+
+    @property
+    def name(self) -> str:
+        """The event's stored name."""
+
+
+NamedT = TypeVar("NamedT", bound=Named)
+
+
+def take_from_buffer(buffer: list[NamedT], names: Iterable[str]) -> tuple[NamedT, ...]:
+    """Take the oldest event of each name out of the buffer, in the order of the names."""
+    taken = []
+    for name in names:
+        at = next(i for i, event in enumerate(buffer) if event.name == name)
+        taken.append(buffer.pop(at))
+    return tuple(taken)
+
+
+def _effects(state: RunState, task_id: TaskId, attempt: int) -> dict[Place, Effect]:
+    task = state.tasks[task_id]
+    if task.effects is None:
+        task.effects = {}
+    return task.effects.setdefault(attempt, {})
+
+
+def _keep(state: RunState, task_id: TaskId, attempt: int, effect: Effect) -> None:
+    _effects(state, task_id, attempt)[effect.place] = effect
+
+
+def _emitted(state: RunState, fact: EventEmitted, seq: int, at: int) -> None:
+    if fact.task is not None and fact.k is not None:
+        effect = Effect(Place(SENT, fact.event.name, fact.k), seq, (fact.event, fact.step))
+        _keep(state, fact.task, fact.attempt, effect)
+    for step in fact.targets:
+        task_id = TaskId(seq, step)
+        state.tasks[task_id] = Task(task_id, fact.event, at)
+        queue = state.runnable.get(step)
+        if queue is None:
+            queue = state.runnable[step] = {}
+        queue[task_id] = None
+    if fact.answers is not None:
+        state.waits[fact.answers].answer = fact.event
+    elif not fact.targets and len(state.unhandled) < MAX_UNHANDLED and fact.event.name not in state.unhandled:
+        state.unhandled.append(fact.event.name)
+
+
+def _opened(state: RunState, fact: WaitOpened, seq: int) -> None:
+    state.waits[fact.wait_id] = Wait(
+        fact.wait_id, fact.task, fact.attempt, fact.wanted, fact.requirements, fact.deadline, fact.prompt, fact.human,
+        state.last_at, fact.schema,
+    )  # fmt: skip
+    if fact.task is None:
+        # The question was returned, so nobody has to handle its event.
+        if fact.prompt is not None and fact.prompt.name in state.unhandled:
+            state.unhandled.remove(fact.prompt.name)
+        return
+    content = (fact.wanted, fact.prompt, fact.requirements)
+    _keep(state, fact.task, fact.attempt, Effect(Place(WAIT, fact.name, fact.k), seq, content, fact.wait_id))
+    _suspend(state, fact.task, 1)
+
+
+def _settle(state: RunState, wait: Wait, seq: int) -> None:
+    wait.settled_at = seq
+    if wait.task is None:
+        del state.waits[wait.wait_id]
+    elif wait.task in state.tasks and state.tasks[wait.task].attempt == wait.attempt:
+        _suspend(state, wait.task, -1)
+
+
+def _suspend(state: RunState, task_id: TaskId, change: int) -> None:
+    task = state.tasks[task_id]
+    state.waiting_tasks -= task.open > 0
+    task.open += change
+    state.waiting_tasks += task.open > 0
+
+
+def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
+    place = Place(fact.kind, fact.name, fact.k)
+    task = state.tasks[fact.task]
+    assert task.effects is not None
+    old = next(e for effects in task.effects.values() for e in effects.values() if e.seq == fact.seq)
+    _keep(state, fact.task, fact.attempt, Effect(place, seq, old.content, old.outcome, origin=fact.seq))
+    if fact.kind == WAIT:
+        wait = state.waits[old.outcome]
+        wait.attempt = fact.attempt
+        if wait.is_open:
+            _suspend(state, fact.task, 1)
+
+
+def _ended_task(state: RunState, task_id: TaskId) -> None:
+    task = state.tasks.pop(task_id)
+    state.runnable[task_id.step].pop(task_id, None)
+    state.delayed.pop(task_id, None)
+    if task.open:
+        state.waiting_tasks -= 1
+    if task.effects is not None:
+        for timer in [t for t in state.timers.values() if t.task == task_id]:
+            del state.timers[timer.seq]
+        for wait in [w for w in state.waits.values() if w.task == task_id]:
+            del state.waits[wait.wait_id]
+
+
+def _failed(state: RunState, fact: StepFailed) -> None:
+    task = state.tasks[fact.task]
+    if task.open:
+        state.waiting_tasks -= 1
+    task.open = 0
+    task.attempt = fact.attempt + 1
+    task.failures += 1
+    task.error = fact.error
+    task.retry_at = fact.retry_at
+    for timer in [t for t in state.timers.values() if t.task == fact.task]:
+        del state.timers[timer.seq]
+    state.runnable[fact.task.step].pop(fact.task, None)
+    state.delayed.pop(fact.task, None)
+    if fact.retry_at is not None:
+        state.delayed[fact.task] = fact.retry_at
+
+
+def _resumed(state: RunState) -> None:
+    state.ended = state.error = state.error_step = state.attention = None
+    state.active_us = 0
+    for task in state.tasks.values():
+        if task.retry_at is None and task.error is not None:
+            task.failures, task.error = 0, None
+            state.runnable[task.id.step][task.id] = None
+
+
+def _cleared(state: RunState) -> None:
+    """Nothing is pending in a run that ended for good."""
+    state.tasks.clear()
+    state.runnable.clear()
+    state.delayed.clear()
+    state.waits.clear()
+    state.timers.clear()
+    state.buffers.clear()
+    state.waiting_tasks = 0

@@ -1,0 +1,138 @@
+"""Whether a workflow's events and steps fit together: pure data in, a list of problems out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
+
+from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+
+GRAPH_CHECKS = frozenset({"reachability", "terminal_event", "dead_end"})
+"""The checks that `skip_graph_checks` may name."""
+
+_Node = str | type[Event]
+
+
+class StepNode(NamedTuple):
+    """A step as the checks see it: its name, and the event classes it accepts and declares to return."""
+
+    name: str
+    accepted: tuple[type[Event], ...]
+    emitted: tuple[type[Event], ...]
+
+
+def find_problems(
+    steps: Sequence[StepNode], start_event_class: type[StartEvent], skip: Collection[str] = ()
+) -> list[str]:
+    """Return everything that is wrong with the graph, one sentence and its remedy each; empty if it is sound.
+
+    Only annotations count: an event that a step sends with `ctx.send_event` is known if some return annotation names
+    it. `skip` leaves out the checks for unreachable steps ("reachability"), for events that are returned but taken by
+    no step ("terminal_event") and for steps from which the run cannot end ("dead_end"). A problem is told once: a step
+    whose event nobody returns is not called unreachable as well.
+    """
+    accepted_by = _index((event, step.name) for step in steps for event in step.accepted)
+    emitted_by = _index((event, step.name) for step in steps for event in step.emitted)
+    problems: list[str] = []
+    explained: set[type[Event]] = set()
+
+    for event, names in accepted_by.items():
+        if issubclass(event, StopEvent):
+            explained.add(event)
+            problems.append(
+                f"{_steps(names)} accepts {event.__name__}: a StopEvent ends the run and is delivered to no step. "
+                "Accept another event, and return that one where the step is to run."
+            )
+        elif event is not start_event_class and event not in emitted_by and not _crosses_the_boundary(event):
+            explained.add(event)
+            problems.append(
+                f"{_steps(names)} accepts {event.__name__}, an event that is consumed but never produced. "
+                "Return it from a step; if one sends it with ctx.send_event, name it in that step's return annotation."
+            )
+
+    unused = [event for event in emitted_by if event not in accepted_by and not _may_leave(event)]
+    if "terminal_event" not in skip:
+        for event in unused:
+            explained.add(event)
+            problems.append(
+                f"{_steps(emitted_by[event])} returns {event.__name__}, an event that is produced but never consumed. "
+                "Add a step that accepts exactly this class, or return a StopEvent instead."
+            )
+
+    if "reachability" not in skip:
+        sources = {start_event_class, *(e for e in accepted_by if e in explained or issubclass(e, HumanResponseEvent))}
+        reached = _closure(sources, _edges(steps, forwards=True))
+        problems += [
+            f"step {step.name!r} is unreachable: no path leads from {start_event_class.__name__} or a "
+            f"HumanResponseEvent to {_events(step.accepted)}. Return {_events(step.accepted)} from a step that is "
+            "reached, or remove the step."
+            for step in steps
+            if step.name not in reached
+        ]
+
+    if "dead_end" not in skip:
+        ends = {e for e in emitted_by if e in explained or issubclass(e, StopEvent | InputRequiredEvent)}
+        ending = _closure(ends, _edges(steps, forwards=False))
+        problems += [
+            f"step {step.name!r} is a dead end: no path leads from {_events(step.emitted)} to a StopEvent or an "
+            "InputRequiredEvent. Return one of them from a step on the way."
+            for step in steps
+            if step.emitted and step.name not in ending
+        ]
+    return problems
+
+
+def uses_humans(steps: Iterable[StepNode]) -> bool:
+    """Tell whether a step asks a human (returns an InputRequiredEvent) or takes an answer (a HumanResponseEvent)."""
+    return any(
+        any(issubclass(event, InputRequiredEvent) for event in step.emitted)
+        or any(issubclass(event, HumanResponseEvent) for event in step.accepted)
+        for step in steps
+    )
+
+
+def _may_leave(event: type[Event]) -> bool:
+    return issubclass(event, InputRequiredEvent | HumanResponseEvent | StopEvent)
+
+
+def _crosses_the_boundary(event: type[Event]) -> bool:
+    return issubclass(event, InputRequiredEvent | HumanResponseEvent)
+
+
+def _index(pairs: Iterable[tuple[type[Event], str]]) -> dict[type[Event], list[str]]:
+    found: dict[type[Event], list[str]] = {}
+    for event, name in pairs:
+        found.setdefault(event, []).append(name)
+    return found
+
+
+def _edges(steps: Sequence[StepNode], *, forwards: bool) -> dict[_Node, list[_Node]]:
+    edges: dict[_Node, list[_Node]] = {}
+    for step in steps:
+        for event in step.accepted:
+            source, target = (event, step.name) if forwards else (step.name, event)
+            edges.setdefault(source, []).append(target)
+        for event in step.emitted:
+            source, target = (step.name, event) if forwards else (event, step.name)
+            edges.setdefault(source, []).append(target)
+    return edges
+
+
+def _closure(seeds: Set[_Node], edges: Mapping[_Node, Sequence[_Node]]) -> set[_Node]:
+    seen: set[_Node] = set()
+    pending = list(seeds)
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += edges.get(node, ())
+    return seen
+
+
+def _steps(names: Sequence[str]) -> str:
+    quoted = ", ".join(repr(name) for name in names)
+    return f"step {quoted}" if len(names) == 1 else f"each of the steps {quoted}"
+
+
+def _events(classes: Sequence[type[Event]]) -> str:
+    return " or ".join(cls.__name__ for cls in classes)

@@ -1,0 +1,136 @@
+"""`WorkflowHandler`: what `Workflow.run` returns; awaited, iterated over, sent to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from .context import Context
+from .engine.attachment import Attachment
+from .errors import WorkflowRuntimeError
+from .events import Event, InputRequiredEvent, StopEvent, StreamResetEvent
+
+if TYPE_CHECKING:
+    from .journal.protocol import StreamRow
+
+
+class WorkflowHandler:
+    """A caller's hold on a run.
+
+    `await handler` gives the run's result or raises its error, every time the same. Cancelling the last task that
+    awaits it *releases* the run unfinished; only `cancel_run` ends it.
+    """
+
+    def __init__(self, attachment: Attachment, state_class: type[BaseModel] | None = None):
+        self._attachment = attachment
+        self._state_class = state_class
+        self._ctx: Context[Any] | None = None
+        self._position = 0
+        self._streaming = asyncio.Lock()
+        self._streamed = False
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._attachment.run_id
+
+    @property
+    def ctx(self) -> Context[Any]:
+        """The run's context as seen from outside."""
+        if self._ctx is None:
+            self._ctx = Context._outside(self._attachment, self._state_class)
+        return self._ctx
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._result().__await__()
+
+    async def _result(self) -> Any:
+        outcome = await self._attachment.result()
+        return outcome.value()
+
+    def __repr__(self) -> str:
+        outcome = self._attachment.outcome
+        return f"<WorkflowHandler {self.run_id} {outcome.status if outcome else 'unfinished'}>"
+
+    def is_done(self) -> bool:
+        """Tell whether the run has ended."""
+        return self._attachment.outcome is not None or self._attachment.failure is not None
+
+    def get_stop_event(self) -> StopEvent | None:
+        """Return the event that ended the run; None while it has not ended."""
+        outcome = self._attachment.outcome
+        return outcome.event if outcome is not None and isinstance(outcome.event, StopEvent) else None
+
+    async def stop_event_result(self) -> StopEvent:
+        """Wait for the end and return the event that ended the run; raises its error."""
+        outcome = await self._attachment.result()
+        outcome.value()
+        assert isinstance(outcome.event, StopEvent)
+        return outcome.event
+
+    @property
+    def stream_position(self) -> int:
+        """The position of the last stream item that this handler has yielded; a later reader goes on from it."""
+        return self._position
+
+    async def stream_events(
+        self, expose_internal: bool = False, *, after: int | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Yield the published events in order, live, then the event that ended the run.
+
+        A late reader gets everything, except questions that had been answered before this process took the run up.
+        After `break` the next iteration goes on; `after` begins behind a position instead. Raises WorkflowRuntimeError
+        once everything was consumed, and what prevented the run from being started.
+        """
+        async with self._streaming:
+            if after is not None:
+                self._position, self._streamed = after, False
+            if self._streamed:
+                raise WorkflowRuntimeError(
+                    f"All the streamed events have already been consumed (run {self.run_id}); "
+                    "stream_events(after=0) begins anew"
+                )
+            async for row in self._attachment.rows(self._position):
+                self._position = row.position
+                event = self._event(row)
+                if event is None:
+                    continue
+                if isinstance(event, StopEvent):
+                    self._streamed = True
+                    yield event
+                    return
+                yield event
+            outcome = await self._attachment.result()
+            self._streamed = True
+            if outcome.event is not None:
+                yield outcome.event
+
+    def _event(self, row: StreamRow) -> Event | None:
+        if row.reset_since is not None:
+            return StreamResetEvent(position=row.reset_since)
+        if row.wait_id is not None and row.wait_id in self._attachment.answered_before:
+            return None
+        assert row.event is not None
+        event = self._attachment.program.codec.decode_event(row.event)
+        if row.wait_id is not None and isinstance(event, InputRequiredEvent):
+            event._wait_id = row.wait_id
+        return event
+
+    async def send_event(self, event: Event, step: str | None = None, *, wait_id: str | None = None) -> None:
+        """Send an event to the run, wherever it lives; it is durable on return.
+
+        `wait_id` names the question that it answers. Raises RunFinishedError, AlreadyAnsweredError.
+        """
+        await self._attachment.send(event, step, wait_id)
+
+    async def cancel_run(self, *, timeout: float | None = 5.0) -> None:
+        """Cancel the run for good: it is never resumed. Waits up to `timeout` seconds for its end."""
+        await self._attachment.cancel("cancelled by its handler")
+        try:
+            async with asyncio.timeout(timeout):
+                await self._attachment.ended()
+        except TimeoutError:
+            pass

@@ -1,0 +1,116 @@
+"""What reaches a run: the inputs of `decide`. Times, ids, routing and matches have become data by then.
+
+Drafts are facts that a step has made but that are not journaled yet. What only the journal can number is a placeholder
+in them: the id of a wait and the position of a stream item.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .records import EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId
+
+
+class StartRequested(NamedTuple):
+    """A run begins. `targets` are the steps that take the start event."""
+
+    workflow: str
+    uid: str
+    shape: str
+    arguments: EncodedValue | None
+    event: EncodedEvent
+    targets: tuple[str, ...]
+
+
+class Question(NamedTuple):
+    """A returned InputRequiredEvent: who emitted it, what answers it, and the answer's JSON schema as text."""
+
+    emitted: EventEmitted
+    wanted: tuple[str, ...]
+    schema: str | None
+
+
+class StepReturned(NamedTuple):
+    """A step came to its end, with the drafts its completion carries and what it returned, in order.
+
+    `stop` is the StopEvent among what it returned; nothing after it counts.
+    """
+
+    task: TaskId
+    attempt: int
+    drafts: tuple[Fact, ...]
+    emitted: tuple[EventEmitted | Question, ...]
+    stop: EncodedEvent | None = None
+
+
+class StepRaised(NamedTuple):
+    """An attempt raised. `retry_at` is the time of the next attempt, None if the run fails by it.
+
+    `attention` parks the run instead: the step diverged and a person must decide.
+    """
+
+    task: TaskId
+    attempt: int
+    drafts: tuple[Fact, ...]
+    error: ErrorInfo
+    retry_at: int | None
+    attention: str | None = None
+
+
+class EffectsCommitted(NamedTuple):
+    """A running step reached a commit point: the drafts it carries, its own effects among them, in order."""
+
+    drafts: tuple[Fact, ...]
+    stop: EncodedEvent | None = None
+
+
+class EventReceived(NamedTuple):
+    """An event from outside; `message` is the row of `messages` that brought it, with its id."""
+
+    emitted: EventEmitted
+    message: tuple[int, str | None] | None = None
+    stop: EncodedEvent | None = None
+
+
+class TimerDue(NamedTuple):
+    """The time of a `ctx.sleep` has come."""
+
+    timer: int
+
+
+class WaitDue(NamedTuple):
+    """The deadline of a wait has come."""
+
+    wait_id: str
+
+
+class TimeIsUp(NamedTuple):
+    """The budget of active time is used up."""
+
+    message: str
+
+
+class CancelRequested(NamedTuple):
+    """Somebody cancels the run; `drafts` are everybody's, because the end of a run carries all."""
+
+    reason: str
+    drafts: tuple[Fact, ...] = ()
+    message: tuple[int, str | None] | None = None
+
+
+class AttentionNeeded(NamedTuple):
+    """The run cannot go on without a person."""
+
+    reason: str
+
+
+class ResumeRequested(NamedTuple):
+    """A failed, timed-out or parked run is to go on."""
+
+    by: str
+
+
+Incoming = (
+    StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
+    | AttentionNeeded | ResumeRequested | StartRequested
+)  # fmt: skip

@@ -1,0 +1,128 @@
+"""A workflow as the engine runs it: the step table of its class with the settings of the instance."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from .context import Context
+from .errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
+from .events import Event
+from .retry_policy import RetryPolicy
+from .serializers.codec import Codec
+from .signatures import StepConfig
+from .steps import Caller, StepTable
+
+if TYPE_CHECKING:
+    from .engine.execution import Execution
+    from .engine.threads import FromThread
+
+
+class WorkflowProgram:
+    """Implements `engine.program.Program` for a workflow instance. Never changes: a new table makes a new program."""
+
+    def __init__(
+        self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool
+    ):
+        self.table = table
+        self.name = name
+        self.shape = table.shape
+        self.timeout = timeout
+        self.num_workers: Mapping[str, int] = {step.name: step.num_workers for step in table.steps.values()}
+        self.sync_steps = frozenset(step.name for step in table.steps.values() if not step.is_async)
+        self.answer_types: tuple[type[Event], ...] = table.answer_types
+        self.codec = codec
+        self.verbose = verbose
+        self._instance = instance
+        self._calls: dict[str, tuple[Caller, bool]] = {
+            step.name: (table.callers[step.name], step.context_parameter is not None) for step in table.steps.values()
+        }
+        self._seeded = {step.name: _takes_seed(step.retry_policy) for step in table.steps.values() if step.retry_policy}
+
+    def targets(self, event: Event) -> tuple[str, ...]:
+        """Return the names of the steps that accept exactly the event's class, in definition order."""
+        return self.table.routes.get(type(event), ())
+
+    def accepts(self, step: str, event: Event) -> bool:
+        """Tell whether the step accepts exactly the event's class. Raises WorkflowStepDoesNotExistError."""
+        return type(event) in self._step(step).accepted
+
+    def call(self, step: str, event: Event, execution: Execution | FromThread) -> Any:
+        """Call the step: a coroutine for an async step, the result for a plain function."""
+        caller, takes_context = self._calls[step]
+        context = Context._of(execution, self.table.state_class) if takes_context else None
+        return caller(self._instance, event, context)
+
+    def emitted(self, step: str, result: Any) -> tuple[Event, ...]:
+        """Return the events that a step's result stands for, in order.
+
+        A list (or tuple) counts only where the return annotation names a list, and where it names nothing else an event
+        alone does not count: raises WorkflowRuntimeError, as for anything that is no event. None is no event. The
+        classes of the events are not compared with the annotation.
+        """
+        if result is None:
+            return ()
+        if isinstance(result, Event):
+            if not self.table.steps[step].returns_event:
+                raise self._wrong_result(
+                    step, type(result).__name__, "a list of events", "Return [event], as its annotation promises."
+                )
+            return (result,)
+        if not self.table.steps[step].returns_list or not isinstance(result, list | tuple):
+            cure = "Return an event, or None for no event; put the value into a field, as in StopEvent(result=...)."
+            if isinstance(result, list | tuple):
+                cure = "To return several events, annotate the step with `-> list[MyEvent]`."
+            elif inspect.isawaitable(result):
+                cure = "It was not awaited: await it in the step, or make the function that @step decorates async."
+            raise self._wrong_result(step, type(result).__name__, "an Event instance", cure)
+        for item in result:
+            if not isinstance(item, Event):
+                raise self._wrong_result(
+                    step,
+                    f"a list with {type(item).__name__}",
+                    "an Event instance",
+                    "Leave everything that is no event out of the list.",
+                )
+        return tuple(result)
+
+    def retry_delay(self, step: str, elapsed: float, failures: int, error: BaseException, seed: int) -> float | None:
+        """Ask the step's policy after how many seconds to try again; None if it gives up or there is no policy.
+
+        `elapsed` is in seconds since the first attempt began, `failures` counts from 1. What the policy raises rises;
+        an answer that is no delay raises WorkflowRuntimeError.
+        """
+        policy = self._step(step).retry_policy
+        if policy is None:
+            return None
+        failure = cast("Exception", error)
+        if self._seeded[step]:
+            delay = policy.next(elapsed, failures, failure, seed=seed)
+        else:
+            delay = policy.next(elapsed, failures, failure)
+        if delay is None:
+            return None
+        number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        if not number or not math.isfinite(delay) or delay < 0:
+            raise WorkflowRuntimeError(
+                f"The retry policy of step {step} returned {delay!r}. It must return a finite number of seconds of at "
+                "least 0, or None to give up."
+            )
+        return float(delay)
+
+    def _step(self, name: str) -> StepConfig:
+        found = self.table.steps.get(name)
+        if found is None:
+            raise WorkflowStepDoesNotExistError(
+                f"workflow {self.name} has no step {name!r}; its steps are {', '.join(self.table.steps)}."
+            )
+        return found
+
+    def _wrong_result(self, step: str, got: str, wanted: str, cure: str) -> WorkflowRuntimeError:
+        return WorkflowRuntimeError(f"Step function {step} returned {got} instead of {wanted}. {cure}")
+
+
+def _takes_seed(policy: RetryPolicy) -> bool:
+    parameters = inspect.signature(policy.next).parameters
+    return "seed" in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -1,0 +1,338 @@
+"""Facts and records: what can happen to a run, one row of the journal each.
+
+A *fact* says what happened; a *record* is a fact with its place in the journal (`seq`), its time and the boundary mark.
+Facts are immutable and hold encoded values only, so that a run can be folded and shown without the user's code.
+All times are database time in integer microseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class TaskId(NamedTuple):
+    """One event delivered to one step: the seq of the event's record, and the step's name."""
+
+    seq: int
+    step: str
+
+
+class EncodedEvent(NamedTuple):
+    """An event as bytes: its stored name, the codec, the class's `event_version` and the serializer's output."""
+
+    name: str
+    codec: str
+    v: int
+    data: bytes
+
+
+class EncodedValue(NamedTuple):
+    """A value as bytes: the codec and the serializer's output."""
+
+    codec: str
+    data: bytes
+
+
+class ErrorInfo(NamedTuple):
+    """An exception as data: class (module and qualname), message and formatted traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Place(NamedTuple):
+    """Where in an attempt an effect stands: the k-th (from 0) of its kind and name."""
+
+    kind: str
+    name: str
+    k: int
+
+
+# Kinds of effects, as they stand in a Place.
+SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT = (
+    "send_event", "write", "call", "wait", "sleep", "collect_events", "stream", "checkpoint",
+)  # fmt: skip
+
+
+class RunStarted(NamedTuple):
+    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow."""
+
+    workflow: str
+    uid: str
+    shape: str
+    arguments: EncodedValue | None
+
+
+class RunClaimed(NamedTuple):
+    """A worker took the run; its epoch is higher than every earlier one."""
+
+    epoch: int
+    worker: str
+
+
+class MessageReceived(NamedTuple):
+    """The owner took a row of the `messages` table into the journal; `row` is that row's id."""
+
+    row: int
+    message_id: str | None
+    kind: str
+
+
+class EventEmitted(NamedTuple):
+    """An event came into being and was routed.
+
+    `task`, `attempt`: the step that emitted it, None and 0 for an event from outside. `k` is its ordinal among the
+    events of this name that the attempt sent with `send_event`; None for a returned event. `step` is the step that
+    `send_event(step=)` named. `targets` are the steps that get it, each a new task. `answers` is the wait it closes.
+    """
+
+    event: EncodedEvent
+    task: TaskId | None
+    attempt: int
+    k: int | None
+    targets: tuple[str, ...]
+    step: str | None = None
+    answers: str | None = None
+
+
+class StepCompleted(NamedTuple):
+    """A step came to its end; it never runs again for this task."""
+
+    task: TaskId
+    attempt: int
+
+
+class StepFailed(NamedTuple):
+    """An attempt raised. The next one starts at `retry_at`; None if there is none and the run fails."""
+
+    task: TaskId
+    attempt: int
+    error: ErrorInfo
+    retry_at: int | None
+
+
+class ContextSet(NamedTuple):
+    """A context key got a value; `k` counts the attempt's writes (and deletions) of this key."""
+
+    key: str
+    value: EncodedValue
+    task: TaskId | None
+    attempt: int
+    k: int
+
+
+class ContextDeleted(NamedTuple):
+    """A context key was deleted; `k` counts the attempt's writes (and deletions) of this key."""
+
+    key: str
+    task: TaskId | None
+    attempt: int
+    k: int
+
+
+class EventCollected(NamedTuple):
+    """`collect_events` put an event into a buffer."""
+
+    task: TaskId
+    attempt: int
+    buffer: str
+    k: int
+    event: EncodedEvent
+
+
+class BufferReleased(NamedTuple):
+    """The `collect_events` call just recorded took these events out of the buffer: names in the order asked for.
+
+    Each name takes the oldest event of that name.
+    """
+
+    task: TaskId
+    attempt: int
+    buffer: str
+    k: int
+    events: tuple[str, ...]
+
+
+class WaitOpened(NamedTuple):
+    """Something is awaited: an event by a step (`task`), or the answer to a returned question (`task` is None).
+
+    `wanted` are the names of the events that close it. `requirements` is an encoded dict of attribute values.
+    `name` is the explicit `waiter_id`, or the wanted event's name; `explicit` tells which. `human` marks waits that a
+    person answers. `schema` is the JSON schema of the answer as text.
+    """
+
+    wait_id: str
+    task: TaskId | None
+    attempt: int
+    name: str
+    k: int
+    explicit: bool
+    wanted: tuple[str, ...]
+    requirements: EncodedValue | None
+    deadline: int | None
+    prompt: EncodedEvent | None
+    human: bool
+    schema: str | None = None
+
+
+class WaitAnswered(NamedTuple):
+    """The wait got the event recorded just before."""
+
+    wait_id: str
+
+
+class WaitTimedOut(NamedTuple):
+    """The wait's deadline passed first."""
+
+    wait_id: str
+
+
+class WaitClosed(NamedTuple):
+    """The wait is no longer of interest: its task ended, or another question was asked in its place."""
+
+    wait_id: str
+
+
+class CallRecorded(NamedTuple):
+    """A `ctx.call` returned. `arguments` is a digest, None if they cannot be encoded and so cannot be compared."""
+
+    task: TaskId
+    attempt: int
+    name: str
+    k: int
+    arguments: str | None
+    result: EncodedValue
+
+
+class EffectReused(NamedTuple):
+    """An effect of a later attempt equal to one that an earlier attempt recorded (at `seq`): not made again."""
+
+    task: TaskId
+    attempt: int
+    kind: str
+    name: str
+    k: int
+    seq: int
+
+
+class TimerSet(NamedTuple):
+    """A `ctx.sleep` began; it ends at `due_at`."""
+
+    task: TaskId
+    attempt: int
+    k: int
+    due_at: int
+
+
+class TimerFired(NamedTuple):
+    """The timer set at seq `timer` came due."""
+
+    timer: int
+
+
+class StreamPublished(NamedTuple):
+    """Items were published at positions `first` onwards, one per digest.
+
+    `task` is None for an item of the run itself (its end). `items` go to the stream table, so they are empty in
+    records that were read back; nothing is folded from them.
+    """
+
+    first: int
+    digests: tuple[str, ...]
+    task: TaskId | None
+    attempt: int
+    k: int
+    items: tuple[EncodedEvent, ...] = ()
+    wait_id: str | None = None
+
+
+class StreamReset(NamedTuple):
+    """A re-run publishes other items than before from its `k`-th on; the reset itself is published at `position`.
+
+    `since` is the position of the first item that no longer counts.
+    """
+
+    task: TaskId
+    attempt: int
+    k: int
+    position: int
+    since: int
+
+
+class StepDiverged(NamedTuple):
+    """A re-run after a crash came to other content at a recorded place, or never came to it. The record stands."""
+
+    task: TaskId
+    attempt: int
+    kind: str
+    name: str
+    k: int
+
+
+class CheckpointNamed(NamedTuple):
+    """`ctx.checkpoint(name)`: this position has a name."""
+
+    task: TaskId
+    attempt: int
+    name: str
+    k: int
+
+
+class RunParked(NamedTuple):
+    """The run needs attention: `reason` says why and what to do."""
+
+    reason: str
+
+
+class RunResumed(NamedTuple):
+    """A failed, timed-out or parked run goes on: pending work runs again, the budget of active time begins anew."""
+
+    by: str
+
+
+class RunCompleted(NamedTuple):
+    """A step returned a StopEvent: the run's result."""
+
+    result: EncodedEvent
+    task: TaskId | None
+
+
+class RunFailed(NamedTuple):
+    """The run ended in an error. `step` is None if no step is to blame."""
+
+    error: ErrorInfo
+    step: str | None
+
+
+class RunCancelled(NamedTuple):
+    """The run was cancelled; it is never resumed."""
+
+    reason: str
+
+
+class RunTimedOut(NamedTuple):
+    """The budget of active time is used up."""
+
+    message: str
+
+
+Fact = (
+    ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
+    | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
+    | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | RunStarted | RunClaimed | RunParked
+    | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut
+)  # fmt: skip
+"""Any fact; the most frequent first, because `match` asks in order."""
+
+
+class Record(NamedTuple):
+    """A fact with its place: `seq` from 1 without gaps, time in microseconds, and whether a group ends here.
+
+    Only a boundary is a checkpoint: state is never read, forked or edited between the records of one decision.
+    """
+
+    seq: int
+    at: int
+    boundary: bool
+    fact: Fact

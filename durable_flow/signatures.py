@@ -1,0 +1,310 @@
+"""What a step's signature says: read once, when the step is decorated or its workflow class is first used."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from .errors import WorkflowValidationError
+from .events import Event
+from .retry_policy import RetryPolicy
+
+StepFunction = Callable[..., Any]
+Parameter = inspect.Parameter
+
+_CONTEXT_TEXT = re.compile(r"(?:\w+\.)*Context(?:\[(?P<state>.+)\])?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class StepConfig:
+    """A step: what it takes, what it gives, and how it is run.
+
+    Attributes:
+        name: under which it is journaled; the name of the function or method.
+        function: what is called; for a method the plain function.
+        accepted: the event classes it takes, exactly.
+        emitted: the event classes that its return annotation names, those of a list included.
+        returns_list: whether the annotation names a list, so that a list may be returned.
+        returns_event: whether something other than a list may be returned.
+        event_parameter: the name of the parameter that gets the event.
+        context_parameter: the name of the parameter that gets the Context, or None.
+        state_class: the model in `Context[Model]`, or None.
+        is_async: whether it is a coroutine function; others run in a thread.
+        is_method: whether the workflow instance is its first argument.
+        num_workers: how many of its tasks run at once within a run.
+        retry_policy: asked after each failure; None: the run fails.
+    """
+
+    name: str
+    function: StepFunction
+    accepted: tuple[type[Event], ...]
+    emitted: tuple[type[Event], ...]
+    returns_list: bool
+    returns_event: bool
+    event_parameter: str
+    context_parameter: str | None
+    state_class: type[BaseModel] | None
+    is_async: bool
+    is_method: bool
+    num_workers: int
+    retry_policy: RetryPolicy | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """The arguments of `@step`."""
+
+    num_workers: int
+    retry_policy: RetryPolicy | None
+
+
+class UnresolvedAnnotation(WorkflowValidationError):
+    """An annotation uses a name that is not defined, or not yet; `StepDeclaration` tries again later."""
+
+
+def inspect_step(
+    function: StepFunction, options: StepOptions, *, is_method: bool, names: Mapping[str, Any], last_try: bool
+) -> StepConfig:
+    """Read a step's signature.
+
+    `names` are the local names that its annotations may use beside the globals of its module. Unless it is the
+    `last_try`, a name that is missing may still be defined later.
+
+    Raises UnresolvedAnnotation, and WorkflowValidationError for everything that no later definition can cure.
+    """
+    reader = _Reader(function, names, last_try)
+    parameters = reader.parameters()
+    if is_method:
+        parameters = _without_self(reader, parameters)
+    events: dict[str, tuple[type[Event], ...]] = {}
+    contexts: dict[str, type[BaseModel] | None] = {}
+    for parameter in parameters:
+        if parameter.annotation is Parameter.empty:
+            if parameter.name == "ctx":
+                contexts["ctx"] = None
+                continue
+        elif (state := reader.context(parameter)) is not _NO_CONTEXT:
+            contexts[parameter.name] = state
+            continue
+        elif accepted := reader.events(parameter):
+            events[parameter.name] = accepted
+            continue
+        _require_default(reader, parameter)
+    if len(contexts) > 1:
+        raise reader.problem(f"has several Context parameters ({', '.join(contexts)}). Keep one of them.")
+    if len(events) != 1:
+        raise reader.problem(_wrong_events(events, parameters))
+    returns = reader.returns()
+    [(event_parameter, accepted)] = events.items()
+    context_parameter, state_class = next(iter(contexts.items()), (None, None))
+    return StepConfig(
+        name=function.__name__,
+        function=function,
+        accepted=accepted,
+        emitted=returns.events,
+        returns_list=returns.lists,
+        returns_event=returns.single,
+        event_parameter=event_parameter,
+        context_parameter=context_parameter,
+        state_class=state_class,
+        # A plain wrapper around a coroutine function returns its coroutine.
+        is_async=inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(function),
+        is_method=is_method,
+        num_workers=options.num_workers,
+        retry_policy=options.retry_policy,
+    )
+
+
+def is_free_function(function: StepFunction) -> bool:
+    """Tell whether a function was defined outside any class body."""
+    parent, _, _ = function.__qualname__.rpartition(".")
+    return not parent or parent.endswith("<locals>")
+
+
+def _without_self(reader: _Reader, parameters: list[Parameter]) -> list[Parameter]:
+    first = parameters[0] if parameters else None
+    if first is None or first.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+        raise reader.problem("is a method without a self parameter. Write it as `async def name(self, ev: MyEvent)`.")
+    if first.annotation is not Parameter.empty and reader.events(first):
+        raise reader.problem(
+            f"takes its event as the first parameter ({first.name}), where a method takes self. Add self; static "
+            "methods cannot be steps, a function outside the class can: @step(workflow=...)."
+        )
+    return parameters[1:]
+
+
+def _require_default(reader: _Reader, parameter: Parameter) -> None:
+    if parameter.default is Parameter.empty and parameter.kind not in (
+        Parameter.VAR_POSITIONAL,
+        Parameter.VAR_KEYWORD,
+    ):
+        raise reader.problem(
+            f"has a parameter {parameter.name!r} that is neither an event nor a Context. Annotate it with an event "
+            "class, or give it a default value."
+        )
+
+
+def _wrong_events(events: Mapping[str, object], parameters: list[Parameter]) -> str:
+    if events:
+        return f"has several event parameters ({', '.join(events)}). Take one event; for one of several, a union."
+    names = ", ".join(parameter.name for parameter in parameters) or "none"
+    return (
+        f"has no parameter annotated with an event class (its parameters: {names}). Annotate one with a subclass of "
+        "Event or a union of such, as in `ev: StartEvent`."
+    )
+
+
+_NO_CONTEXT: Any = object()
+
+
+@dataclass(slots=True)
+class _Returns:
+    events: tuple[type[Event], ...] = ()
+    lists: bool = False
+    single: bool = False
+
+
+class _Reader:
+    """Resolves the annotations of one function; every error names the step."""
+
+    def __init__(self, function: StepFunction, names: Mapping[str, Any], last_try: bool):
+        self.function = function
+        self.names = dict(names)
+        self.last_try = last_try
+        # A wrapper made with functools.wraps shows the signature, and needs the names, of what it wraps.
+        self.globals = getattr(inspect.unwrap(function), "__globals__", {})
+
+    def problem(self, text: str) -> WorkflowValidationError:
+        return WorkflowValidationError(f"step {self.function.__qualname__!r} {text}")
+
+    def parameters(self) -> list[Parameter]:
+        return list(self._signature().parameters.values())
+
+    def _signature(self) -> inspect.Signature:
+        try:
+            return inspect.signature(self.function)
+        except NameError as error:  # from Python 3.14 on annotations are evaluated here, not by `def`
+            raise self._unresolved("its signature", str(error)) from error
+
+    def context(self, parameter: Parameter) -> Any:
+        """Return the state class (or None) of a Context parameter, `_NO_CONTEXT` for any other."""
+        try:
+            annotation = self.resolve(parameter.annotation, f"parameter {parameter.name!r}")
+        except UnresolvedAnnotation:
+            # Context imported under TYPE_CHECKING only: its name is enough. A state class must be importable.
+            text = parameter.annotation
+            match = _CONTEXT_TEXT.fullmatch(text.strip()) if self.last_try and isinstance(text, str) else None
+            if match is None:
+                raise
+            state = match["state"]
+            return None if state is None else self._state(self.resolve(state, f"parameter {parameter.name!r}"))
+        from .context import Context  # here, because the context package may one day import steps
+
+        members = [member for member in _members(annotation) if member is not None]
+        if len(members) != 1 or (get_origin(members[0]) or members[0]) is not Context:
+            return _NO_CONTEXT
+        arguments = get_args(members[0])
+        return self._state(arguments[0]) if arguments else None
+
+    def _state(self, annotation: Any) -> type[BaseModel] | None:
+        if annotation is Any or isinstance(annotation, typing.TypeVar):
+            return None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+        raise self.problem(
+            f"has Context[{_name(annotation)}]: the state must be a pydantic model. Write a subclass of BaseModel "
+            "whose fields all have defaults, or plain Context for untyped state."
+        )
+
+    def events(self, parameter: Parameter) -> tuple[type[Event], ...]:
+        """Return the event classes of a parameter's annotation, none if it is no event parameter."""
+        annotation = self.resolve(parameter.annotation, f"parameter {parameter.name!r}")
+        members = [member for member in _members(annotation) if member is not None]
+        events = tuple(dict.fromkeys(member for member in members if _is_event(member)))
+        if events and len(events) < len(set(members)):
+            others = ", ".join(_name(member) for member in members if not _is_event(member))
+            raise self.problem(
+                f"mixes events with {others} in parameter {parameter.name!r}. Keep the event classes only."
+            )
+        return events
+
+    def returns(self) -> _Returns:
+        annotation = self._signature().return_annotation
+        if annotation is inspect.Signature.empty:
+            raise self.problem(
+                "has no return annotation. Say which events it returns, as in `-> StopEvent`, `-> A | B | None` or "
+                "`-> list[A]`; `-> None` if it returns none."
+            )
+        events: dict[type[Event], None] = {}
+        result = _Returns()
+        members = _members(self.resolve(annotation, "the return annotation"))
+        for member in members:
+            if member is list or get_origin(member) is list:
+                result.lists = True
+                for item in get_args(member)[:1]:
+                    for element in _members(item):
+                        self._add_event(events, element, in_list=True)
+            elif member is not None:
+                result.single = True
+                self._add_event(events, member, in_list=False)
+        # `-> None` alone declares nothing, and an event that no annotation names may be returned all the same.
+        result.single = result.single or not result.lists
+        result.events = tuple(events)
+        return result
+
+    def _add_event(self, events: dict[type[Event], None], annotation: Any, *, in_list: bool) -> None:
+        if _is_event(annotation):
+            events[annotation] = None
+        elif annotation is not Any:
+            where = "a list of " if in_list else ""
+            raise self.problem(
+                f"returns {where}{_name(annotation)}, which is no event class. Steps return events, lists of events "
+                "or None: put the value into a field of an event, as in StopEvent(result=...)."
+            )
+
+    def resolve(self, annotation: Any, place: str) -> Any:
+        # typing resolves strings, also nested ones, on functions only.
+        def carrier() -> None: ...
+
+        carrier.__annotations__ = {"it": annotation}
+        try:
+            return typing.get_type_hints(carrier, self.globals, self.names, include_extras=True)["it"]
+        except Exception as error:  # an annotation may be any expression, so it may raise anything
+            raise self._unresolved(place, f"{type(error).__name__}: {error}") from error
+
+    def _unresolved(self, place: str, why: str) -> UnresolvedAnnotation:
+        return UnresolvedAnnotation(
+            f"step {self.function.__qualname__!r} has an annotation that cannot be resolved ({place}; {why}). Import "
+            "the class at run time, not under TYPE_CHECKING, and define it where the annotation can see it, before the "
+            "workflow is first constructed."
+        )
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union, or the annotation alone; None stands for NoneType."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [inner for member in get_args(annotation) for inner in _members(member)]
+    return [None if annotation is types.NoneType else annotation]
+
+
+def _is_event(annotation: Any) -> bool:
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Event)
+
+
+def _name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and get_origin(annotation) is None else str(annotation)
+
+
+def renamed(config: StepConfig, name: str, function: StepFunction) -> StepConfig:
+    """Return the step under another name, or with what a decorator has put around its function."""
+    if config.name == name and config.function is function:
+        return config
+    return dataclasses.replace(config, name=name, function=function)

@@ -1,0 +1,152 @@
+"""RunState: what a journal says about its run. Changed by `fold.evolve` and by nobody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .records import EncodedEvent, EncodedValue, ErrorInfo, Place, TaskId
+
+RUNNING, WAITING, NEEDS_ATTENTION = "running", "waiting", "needs_attention"
+COMPLETED, FAILED, TIMED_OUT, CANCELLED = "completed", "failed", "timed_out", "cancelled"
+FINAL = frozenset({COMPLETED, FAILED, TIMED_OUT, CANCELLED})
+
+
+@dataclass(slots=True)
+class Effect:
+    """A recorded effect of a pending task.
+
+    `content` is compared when the step runs again, `outcome` is what it then gets: the encoded result of a call, the
+    id of a wait, the seq of a timer, the released events of a buffer or None. `before` is the value that a write
+    replaced (None: the key was absent). `seq` is the record's; `origin` the first record's for a reused effect.
+    """
+
+    place: Place
+    seq: int
+    content: Any = None
+    outcome: Any = None
+    before: EncodedValue | None = None
+    origin: int | None = None
+
+
+@dataclass(slots=True)
+class Task:
+    """An event delivered to a step that has not completed yet.
+
+    `attempt` counts from 1; `failures` are those that the retry policy is told of (a manual retry starts them anew).
+    `effects` are the recorded effects by attempt and place. `open` counts the open waits and timers of this attempt.
+    """
+
+    id: TaskId
+    event: EncodedEvent
+    created_at: int
+    attempt: int = 1
+    failures: int = 0
+    retry_at: int | None = None
+    error: ErrorInfo | None = None
+    effects: dict[int, dict[Place, Effect]] | None = None
+    open: int = 0
+    diverged: set[Place] | None = None
+
+
+@dataclass(slots=True)
+class Wait:
+    """An awaited event. `answer` and `answered_at` (a seq) are set once it came; `timed_out` if it did not in time."""
+
+    wait_id: str
+    task: TaskId | None
+    attempt: int
+    wanted: tuple[str, ...]
+    requirements: EncodedValue | None
+    deadline: int | None
+    prompt: EncodedEvent | None
+    human: bool
+    opened_at: int
+    schema: str | None = None
+    answer: EncodedEvent | None = None
+    settled_at: int = 0
+    timed_out: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether nothing has come yet."""
+        return not self.settled_at
+
+
+@dataclass(slots=True)
+class Timer:
+    """A `ctx.sleep`; `fired_at` is the seq of its TimerFired record, 0 before."""
+
+    seq: int
+    task: TaskId
+    due_at: int
+    fired_at: int = 0
+
+
+@dataclass(slots=True)
+class RunState:
+    """The fold of a run's records; all values encoded, all times in microseconds.
+
+    `seq` is the last record's, `boundary` the last checkpoint's. `active` tells whether the budget of active time runs
+    now, `active_us` how much of it is used up to `last_at`. `runnable` and `delayed` index the pending tasks: by step
+    in the order of their events, and by the time of their next attempt. `claims` counts the claims since anything
+    else happened.
+    """
+
+    workflow: str = ""
+    uid: str = ""
+    shape: str = ""
+    arguments: EncodedValue | None = None
+    seq: int = 0
+    boundary: int = 0
+    epoch: int = 0
+    claims: int = 0
+    created_at: int = 0
+    last_at: int = 0
+    active: bool = False
+    active_us: int = 0
+    ended: str | None = None
+    result: EncodedEvent | None = None
+    error: ErrorInfo | None = None
+    error_step: str | None = None
+    attention: str | None = None
+    timeout_message: str = ""
+    context: dict[str, EncodedValue] = field(default_factory=dict)
+    tasks: dict[TaskId, Task] = field(default_factory=dict)
+    runnable: dict[str, dict[TaskId, None]] = field(default_factory=dict)
+    delayed: dict[TaskId, int] = field(default_factory=dict)
+    waiting_tasks: int = 0
+    buffers: dict[str, list[EncodedEvent]] = field(default_factory=dict)
+    waits: dict[str, Wait] = field(default_factory=dict)
+    answered: dict[str, str] = field(default_factory=dict)
+    timers: dict[int, Timer] = field(default_factory=dict)
+    position: int = 0
+    unhandled: list[str] = field(default_factory=list)
+    checkpoints: dict[str, int] = field(default_factory=dict)
+    steps_completed: int = 0
+
+    @property
+    def status(self) -> str:
+        """The run's status, derived."""
+        if self.ended:
+            return self.ended
+        if self.attention:
+            return NEEDS_ATTENTION
+        return WAITING if self.parked else RUNNING
+
+    @property
+    def parked(self) -> bool:
+        """Tell whether every pending task waits for an event or a timer, and at least one thing is awaited."""
+        if len(self.tasks) > self.waiting_tasks:
+            return False
+        return self.waiting_tasks > 0 or any(wait.is_open for wait in self.waits.values())
+
+    @property
+    def wake_at(self) -> int | None:
+        """The earliest time at which this run must be taken up although nobody sent it anything; None: never."""
+        if self.ended or self.attention:
+            return None
+        times = [w.deadline for w in self.waits.values() if w.deadline is not None and w.is_open]
+        times += [t.due_at for t in self.timers.values() if not t.fired_at]
+        times += self.delayed.values()
+        return min(times, default=None)

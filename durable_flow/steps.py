@@ -1,0 +1,255 @@
+"""The step table of a workflow class: its steps, where events go, and how steps are called; built once per class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from .decorators import StepDeclaration, declaration_of
+from .errors import WorkflowConfigurationError, WorkflowValidationError
+from .events import Event, HumanResponseEvent, StartEvent, StopEvent, event_name
+from .graph import StepNode
+from .signatures import StepConfig, StepFunction, renamed
+
+# Both lie in the `__dict__` of the very class they belong to: subclasses have a table and free steps of their own.
+_TABLE = "_durable_step_table"
+_FREE_STEPS = "_durable_free_steps"
+
+Caller = Callable[[Any, Any, Any], Any]
+"""Calls a step: (workflow instance, event, context) -> a coroutine, or the result of a plain function."""
+
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True)
+class StepTable:
+    """Everything about a workflow that its class determines.
+
+    Attributes:
+        steps: by name, inherited ones first, then in definition order.
+        start_event_class: the one StartEvent class that steps accept.
+        stop_event_class: the one StopEvent class that steps return.
+        routes: the names of the steps that accept a class, exactly that one.
+        event_classes: every event class that a step accepts or returns.
+        answer_types: the HumanResponseEvent classes among the accepted.
+        state_class: the most derived model of all `Context[Model]` parameters, or None.
+        shape: fingerprint of steps, accepted and emitted events and state schema.
+        callers: by step name.
+    """
+
+    steps: Mapping[str, StepConfig]
+    start_event_class: type[StartEvent]
+    stop_event_class: type[StopEvent]
+    routes: Mapping[type[Event], tuple[str, ...]]
+    event_classes: tuple[type[Event], ...]
+    answer_types: tuple[type[HumanResponseEvent], ...]
+    state_class: type[BaseModel] | None
+    shape: str
+    callers: Mapping[str, Caller]
+
+    def nodes(self) -> list[StepNode]:
+        """Return the steps as the graph checks take them."""
+        return [StepNode(step.name, step.accepted, step.emitted) for step in self.steps.values()]
+
+
+def step_table(cls: type) -> StepTable:
+    """Return the table of a workflow class, built at the first call and after a step was added.
+
+    Raises WorkflowValidationError for a step that cannot work, WorkflowConfigurationError for start or stop events
+    that are missing or ambiguous and for event classes of one stored name, ValueError for unrelated state classes.
+    """
+    table = cls.__dict__.get(_TABLE)
+    if not isinstance(table, StepTable):
+        table = _build(cls)
+        setattr(cls, _TABLE, table)
+    return table
+
+
+def add_free_step(cls: type, function: StepFunction) -> None:
+    """Attach a decorated function to exactly this class. Raises WorkflowValidationError if that cannot be."""
+    declaration = declaration_of(function)
+    name = getattr(function, "__name__", repr(function))
+    if declaration is None:
+        raise WorkflowValidationError(
+            f"{name!r} is no step and cannot be added to {cls.__qualname__}: it is missing the @step decorator. "
+            f"Decorate it with @step(workflow={cls.__name__})."
+        )
+    if not declaration.is_free:
+        raise WorkflowValidationError(
+            f"step {function.__qualname__!r} is a method and cannot be added to {cls.__qualname__}. "
+            "Inherit from its class, or move it out of the class."
+        )
+    if name in _declared(cls):
+        raise WorkflowValidationError(
+            f"workflow {cls.__qualname__} already has a step {name!r}, and a step's name is how the journal knows it. "
+            "Rename the function."
+        )
+    free = dict(cls.__dict__.get(_FREE_STEPS, {}))
+    free[name] = function
+    setattr(cls, _FREE_STEPS, free)
+    setattr(cls, _TABLE, None)
+
+
+def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
+    """Return the class's steps by name, as they are called: inherited methods, its own, its free functions."""
+    found: dict[str, tuple[StepDeclaration, StepFunction]] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in base.__dict__.items():
+            declaration = declaration_of(value)
+            if declaration is None:
+                # An override without @step takes the place of the inherited step.
+                found.pop(name, None)
+            elif isinstance(value, staticmethod | classmethod):
+                raise WorkflowValidationError(
+                    f"step {name!r} of {base.__qualname__} is a static or class method. Make it a method with self, "
+                    "or a function outside the class: @step(workflow=...)."
+                )
+            elif declaration.is_free:
+                raise WorkflowValidationError(
+                    f"step {name!r} of {base.__qualname__} was defined outside a class. Do not assign it to the "
+                    "class: @step(workflow=...) has attached it already."
+                )
+            else:
+                found[name] = (declaration, value)
+    for name, function in cls.__dict__.get(_FREE_STEPS, {}).items():
+        declaration = declaration_of(function)
+        if declaration is not None:
+            found[name] = (declaration, function)
+    return found
+
+
+def _build(cls: type) -> StepTable:
+    steps = {
+        name: renamed(declaration.config(), name, function) for name, (declaration, function) in _declared(cls).items()
+    }
+    if not steps:
+        raise WorkflowConfigurationError(
+            f"workflow {cls.__qualname__} has no steps. Decorate its methods with @step, or give functions outside "
+            f"the class @step(workflow={cls.__name__})."
+        )
+    accepted = dict.fromkeys(event for step in steps.values() for event in step.accepted)
+    emitted = dict.fromkeys(event for step in steps.values() for event in step.emitted)
+    event_classes = tuple(accepted | emitted)
+    _require_distinct_names(cls, event_classes)
+    state_class = _most_derived(cls, steps.values())
+    return StepTable(
+        steps=steps,
+        start_event_class=_the_only(cls, accepted, StartEvent, "accepts"),
+        stop_event_class=_the_only(cls, emitted, StopEvent, "returns"),
+        routes={event: tuple(step.name for step in steps.values() if event in step.accepted) for event in accepted},
+        event_classes=event_classes,
+        answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
+        state_class=state_class,
+        shape=_shape(steps.values(), state_class),
+        callers={step.name: _caller(step) for step in steps.values()},
+    )
+
+
+def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
+    by_name: dict[str, type[Event]] = {}
+    for event in classes:
+        other = by_name.setdefault(event_name(event), event)
+        if other is not event:
+            raise WorkflowConfigurationError(
+                f"workflow {cls.__qualname__} uses two event classes that the journal would store under one name, "
+                f"{event_name(event)!r}: {other.__module__}.{other.__qualname__} and "
+                f"{event.__module__}.{event.__qualname__}. Give one of them an `event_name: ClassVar[str]`."
+            )
+
+
+def _the_only(cls: type, candidates: Iterable[type[Event]], base: type[E], verb: str) -> type[E]:
+    found = [event for event in candidates if issubclass(event, base)]
+    if not found:
+        raise WorkflowConfigurationError(
+            f"workflow {cls.__qualname__} has no step that {verb} a {base.__name__}. Exactly one class of it must "
+            "stand in the annotations: it is how a run begins or ends."
+        )
+    if len(found) > 1:
+        names = ", ".join(event.__name__ for event in found)
+        raise WorkflowConfigurationError(
+            f"workflow {cls.__qualname__} has steps for several {base.__name__} classes: {names}. Only one type of "
+            f"{base.__name__} is allowed: use one class for all of them."
+        )
+    return found[0]
+
+
+def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | None:
+    classes = list(dict.fromkeys(step.state_class for step in steps if step.state_class is not None))
+    if not classes:
+        return None
+    for candidate in classes:
+        if all(issubclass(candidate, other) for other in classes):
+            return candidate
+    names = ", ".join(state.__qualname__ for state in classes)
+    raise ValueError(
+        f"workflow {cls.__qualname__} has steps with unrelated state classes: {names}. A run has one state: use one "
+        "class, or derive one of them from all others."
+    )
+
+
+def _shape(steps: Iterable[StepConfig], state_class: type[BaseModel] | None) -> str:
+    content = {
+        "steps": {
+            step.name: [sorted(map(event_name, step.accepted)), sorted(map(event_name, step.emitted))] for step in steps
+        },
+        "state": None if state_class is None else [state_class.__qualname__, sorted(state_class.model_fields)],
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _caller(step: StepConfig) -> Caller:
+    """Return the call of a step with nothing left to find out; the usual signatures get a call of their own."""
+    function = step.function
+    positional, keyword, defaults = _plan(step)
+    if not keyword:
+        match positional:
+            case (0, 1):
+                return lambda instance, event, context: function(instance, event)
+            case (0, 2, 1):
+                return lambda instance, event, context: function(instance, context, event)
+            case (0, 1, 2):
+                return lambda instance, event, context: function(instance, event, context)
+            case (1,):
+                return lambda instance, event, context: function(event)
+            case (2, 1):
+                return lambda instance, event, context: function(context, event)
+
+    def call(instance: Any, event: Any, context: Any) -> Any:
+        values = (instance, event, context, *defaults)
+        return function(*[values[i] for i in positional], **{name: values[i] for name, i in keyword.items()})
+
+    return call
+
+
+def _plan(step: StepConfig) -> tuple[tuple[int, ...], dict[str, int], list[Any]]:
+    """Return what goes where, as indexes into (instance, event, context, *defaults): positional and by keyword.
+
+    Parameters with defaults are passed only where a positional one that we fill comes after them.
+    """
+    roles = {step.event_parameter: 1}
+    if step.context_parameter is not None:
+        roles[step.context_parameter] = 2
+    parameters = list(signature(step.function).parameters.values())
+    positional: list[int] = []
+    if step.is_method:
+        positional.append(0)
+        parameters = parameters[1:]
+    by_position = [p for p in parameters if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    while by_position and by_position[-1].name not in roles:
+        by_position.pop()
+    defaults: list[Any] = []
+    for parameter in by_position:
+        if parameter.name in roles:
+            positional.append(roles[parameter.name])
+        else:
+            positional.append(3 + len(defaults))
+            defaults.append(parameter.default)
+    keyword = {p.name: roles[p.name] for p in parameters if p.kind is Parameter.KEYWORD_ONLY and p.name in roles}
+    return tuple(positional), keyword, defaults

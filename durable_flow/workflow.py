@@ -1,0 +1,311 @@
+"""`Workflow`: the class that users derive theirs from."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .engine.engine import Engine, EngineSettings, engine_for
+from .errors import WorkflowRuntimeError, WorkflowValidationError
+from .events import Event, StartEvent, StopEvent
+from .graph import GRAPH_CHECKS, find_problems, uses_humans
+from .handler import WorkflowHandler
+from .journal.journal import URL_VARIABLE, Journal
+from .journal.runid import require_run_id
+from .program import WorkflowProgram
+from .serializers.codec import Codec
+from .serializers.json import JsonSerializer
+from .signatures import StepFunction
+from .steps import StepTable, add_free_step, step_table
+
+if TYPE_CHECKING:
+    from .serializers import Serializer
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowSettings:
+    """The validated arguments of `Workflow()`."""
+
+    name: str
+    timeout: float | None
+    verbose: bool
+    journal: Journal | str | None
+    serializer: Serializer | None
+    resource_manager: Any
+    num_concurrent_runs: int | None
+    checked: bool
+    skip_graph_checks: frozenset[str]
+
+
+class Workflow:
+    """Base of all workflows: steps are the methods decorated with `@step`.
+
+    One instance serves many runs, one after another and at once, from any number of event loops. Its attributes are
+    shared by them and are not part of a run's state. A subclass with an `__init__` of its own calls
+    `super().__init__(**kwargs)`.
+
+    The engine uses no name of an instance that does not begin with `_durable_`, so steps and helpers of a subclass may
+    be called `validate`, `events`, `run` or `_validate`.
+    """
+
+    _durable_settings: WorkflowSettings | None = None
+    _durable_program: WorkflowProgram | None = None
+    _durable_checked: StepTable | None = None
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = 60.0,
+        disable_validation: bool = False,
+        verbose: bool = False,
+        resource_manager: Any = None,
+        num_concurrent_runs: int | None = None,
+        runtime: None = None,
+        workflow_name: str | None = None,
+        skip_graph_checks: Collection[str] | None = None,
+        serializer: Serializer | None = None,
+        journal: Journal | str | None = None,
+        service_manager: Any = None,
+    ):
+        """Set up an instance. Nothing is opened and no event loop is needed.
+
+        Args:
+            timeout: seconds of active time that a run may take; waiting for humans does not count. None: no limit.
+            disable_validation: do not check the graph of steps and events before the first run.
+            verbose: print a line when a step starts and when it completes.
+            resource_manager: provides the resources that steps ask for.
+            num_concurrent_runs: how many runs of this instance run at once; the rest wait. None: no limit.
+            runtime: accepted for programs that pass None; durable_flow has one engine.
+            workflow_name: under which runs are journaled; default is the class's `__qualname__`.
+            skip_graph_checks: checks to leave out, of "reachability", "terminal_event" and "dead_end".
+            serializer: how events and context values are stored; default is exact JSON.
+            journal: a URL or a Journal; None: DURABLE_FLOW_DATABASE_URL, else sqlite:///durable_flow.db.
+            service_manager: accepted for old programs.
+
+        Raises WorkflowConfigurationError if the steps accept no or several StartEvent classes, or return no or several
+        StopEvent classes; WorkflowValidationError for an argument or a step that cannot work; ValueError for
+        unrelated state classes.
+        """
+        _require_timeout(timeout)
+        _require_concurrency(num_concurrent_runs)
+        if runtime is not None:
+            raise WorkflowValidationError(
+                f"runtime={runtime!r} cannot run this workflow: durable_flow has an engine of its own. Leave it out."
+            )
+        if workflow_name is not None and (not isinstance(workflow_name, str) or not workflow_name):
+            raise WorkflowValidationError(f"workflow_name={workflow_name!r}: it must be a string that is not empty.")
+        self._durable_settings = WorkflowSettings(
+            name=workflow_name or type(self).__qualname__,
+            timeout=timeout,
+            verbose=verbose,
+            journal=journal,
+            serializer=serializer,
+            resource_manager=resource_manager,
+            num_concurrent_runs=num_concurrent_runs,
+            checked=not disable_validation,
+            skip_graph_checks=_known_checks(skip_graph_checks),
+        )
+        self._durable_program = _program(self, self._durable_settings)
+
+    @classmethod
+    def add_step(cls, function: StepFunction) -> None:
+        """Add a decorated function as a step of exactly this class, as `@step(workflow=...)` does.
+
+        Raises WorkflowValidationError if it is not decorated, is a method, or its name is taken.
+        """
+        add_free_step(cls, function)
+
+    @property
+    def workflow_name(self) -> str:
+        """The name under which runs of this instance are journaled."""
+        return _settings(self).name
+
+    @property
+    def start_event_class(self) -> type[StartEvent]:
+        """The class of the event that starts a run."""
+        return step_table(type(self)).start_event_class
+
+    @property
+    def stop_event_class(self) -> type[StopEvent]:
+        """The class of the event that ends a run."""
+        return step_table(type(self)).stop_event_class
+
+    @property
+    def events(self) -> list[type[Event]]:
+        """All event classes that the steps accept or return."""
+        return list(step_table(type(self)).event_classes)
+
+    def validate(self) -> bool:
+        """Check that steps and events fit together; return whether a human is asked on the way.
+
+        Raises WorkflowValidationError with every problem found. `disable_validation=True` leaves the checks out.
+        """
+        return uses_humans(self._durable_prepare().table.nodes())
+
+    def run(
+        self, ctx: None = None, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
+    ) -> WorkflowHandler:
+        """Start a run, or go on with the one that has this id; returns its handler at once.
+
+        The keyword arguments make the StartEvent; `start_event` gives it whole. A known `run_id` resumes an
+        unfinished run, attaches to a live one, and gives the recorded outcome of a finished one without running a step;
+        arguments other than those it was started with are a RunConflictError, raised by awaiting the handler.
+
+        Raises RuntimeError without a running event loop, WorkflowValidationError, WorkflowRuntimeError and ValueError
+        for arguments that make no StartEvent, RunIdError.
+        """
+        engine = self._durable_engine()
+        program = self._durable_prepare()
+        if run_id is not None:
+            require_run_id(run_id)
+        passed: Any = start_event if start_event is not None else dict(sorted(kwargs.items()))
+        event = self._durable_start_event(start_event, kwargs)
+        arguments = program.codec.encode_value(passed, "arguments of run()")
+        attachment = engine.start(program, run_id, event, arguments)
+        return WorkflowHandler(attachment, program.table.state_class)
+
+    async def resume(self, run_id: str) -> WorkflowHandler:
+        """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
+
+        A finished run is not run again: its handler gives the recorded outcome. Raises RunNotFoundError,
+        RunConflictError if it is of another workflow, RunIdError.
+        """
+        program = self._durable_prepare()
+        attachment = await self._durable_engine().resume(program, require_run_id(run_id))
+        return WorkflowHandler(attachment, program.table.state_class)
+
+    async def retry(self, run_id: str) -> WorkflowHandler:
+        """Run the pending work of a failed or timed-out run again; what had completed is kept.
+
+        Raises RunNotFoundError, RunConflictError, and WorkflowRuntimeError for a run of another status.
+        """
+        program = self._durable_prepare()
+        attachment = await self._durable_engine().retry(program, require_run_id(run_id))
+        return WorkflowHandler(attachment, program.table.state_class)
+
+    async def recover(self) -> list[WorkflowHandler]:
+        """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do."""
+        program = self._durable_prepare()
+        attachments = await self._durable_engine().recover(program)
+        return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]
+
+    def _durable_engine(self) -> Engine:
+        """Return the running loop's engine for this workflow's journal."""
+        journal = _journal(_settings(self).journal)
+        options = EngineSettings(
+            idle_release_seconds=journal.idle_release_seconds,
+            max_suspended_steps=journal.max_suspended_steps,
+            heartbeat_seconds=journal.heartbeat_seconds,
+            expiry_seconds=journal.expiry_seconds,
+        )
+        return engine_for(journal.settings, options)
+
+    def _durable_prepare(self) -> WorkflowProgram:
+        """Return the program for a new run: that of the steps as they are now, checked once.
+
+        Raises WorkflowValidationError with every problem of the graph, or if `super().__init__()` was not called.
+        """
+        settings, program = _settings(self), self._durable_program
+        table = step_table(type(self))
+        if program is None or program.table is not table:
+            program = self._durable_program = _program(self, settings)
+        if settings.checked and self._durable_checked is not table:
+            problems = find_problems(table.nodes(), table.start_event_class, settings.skip_graph_checks)
+            if problems:
+                listed = "".join(f"\n  - {problem}" for problem in problems)
+                raise WorkflowValidationError(f"workflow {type(self).__qualname__} cannot run:{listed}")
+            self._durable_checked = table
+        return program
+
+    def _durable_start_event(self, start_event: StartEvent | None, arguments: Mapping[str, Any]) -> StartEvent:
+        """Return the event that starts a run: the one given, or one made of the keyword arguments of `run`.
+
+        Raises ValueError if the one given is not of the workflow's StartEvent class, WorkflowRuntimeError if the
+        arguments do not make one. Arguments beside a given event are dropped with a warning.
+        """
+        wanted = step_table(type(self)).start_event_class
+        if start_event is None:
+            try:
+                return wanted(**arguments)
+            except Exception as error:
+                names = ", ".join(arguments) or "none"
+                raise WorkflowRuntimeError(
+                    f"workflow {type(self).__qualname__}: the arguments of run() (given: {names}) do not make a "
+                    f"{wanted.__name__}: {error}"
+                ) from error
+        if type(start_event) is not wanted:
+            raise ValueError(
+                f"workflow {type(self).__qualname__} starts with {wanted.__name__}, but start_event is of type "
+                f"{type(start_event).__name__}. Events are routed by their exact class: pass a {wanted.__name__}."
+            )
+        if arguments:
+            warnings.warn(
+                f"run() got start_event and keyword arguments; {', '.join(arguments)} will be dropped",
+                stacklevel=3,
+            )
+        return start_event
+
+
+@lru_cache(maxsize=64)
+def _journal_at(url: str | None, environment: str | None, folder: str) -> Journal:
+    # The environment and the folder are what a missing or relative URL means.
+    return Journal(url)
+
+
+def _journal(journal: Journal | str | None) -> Journal:
+    if isinstance(journal, Journal):
+        return journal
+    return _journal_at(journal, os.environ.get(URL_VARIABLE), os.getcwd())
+
+
+def _settings(workflow: Workflow) -> WorkflowSettings:
+    if workflow._durable_settings is None:
+        raise WorkflowValidationError(
+            f"{type(workflow).__qualname__}.__init__ has not called super().__init__(). Call it, and pass on the "
+            "keyword arguments: super().__init__(**kwargs)."
+        )
+    return workflow._durable_settings
+
+
+def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
+    table = step_table(type(workflow))
+    serializer = settings.serializer
+    if serializer is None:
+        state = () if table.state_class is None else (table.state_class,)
+        serializer = JsonSerializer(types=(*table.event_classes, *state))
+    codec = Codec(serializer)
+    return WorkflowProgram(
+        workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose
+    )
+
+
+def _require_timeout(timeout: object) -> None:
+    if timeout is None:
+        return
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not math.isfinite(timeout) or timeout < 0:  # type: ignore[arg-type,operator]  # a number here
+        raise WorkflowValidationError(
+            f"timeout={timeout!r}: it must be a finite number of seconds of at least 0, or None for no limit."
+        )
+
+
+def _require_concurrency(value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise WorkflowValidationError(
+            f"num_concurrent_runs={value!r}: it must be a whole number of at least 1, or None for no limit."
+        )
+
+
+def _known_checks(names: Collection[str] | None) -> frozenset[str]:
+    chosen = frozenset((names,) if isinstance(names, str) else names or ())
+    if unknown := chosen - GRAPH_CHECKS:
+        raise WorkflowValidationError(
+            f"skip_graph_checks names {', '.join(sorted(map(str, unknown)))}. "
+            f"The checks are {', '.join(sorted(GRAPH_CHECKS))}."
+        )
+    return chosen
