@@ -94,6 +94,7 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if wait is not None and wait.is_open:
                 facts.append(WaitTimedOut(incoming.wait_id))
         case TimeIsUp():
+            _add_drafts(state, facts, incoming.drafts)
             facts.append(RunTimedOut(incoming.message))
         case CancelRequested():
             if incoming.message is not None:

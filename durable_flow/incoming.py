@@ -85,9 +85,10 @@ class WaitDue(NamedTuple):
 
 
 class TimeIsUp(NamedTuple):
-    """The budget of active time is used up."""
+    """The budget of active time is used up; `drafts` are everybody's."""
 
     message: str
+    drafts: tuple[Fact, ...] = ()
 
 
 class CancelRequested(NamedTuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ContextStateError, RunFinishedError
+from ..errors import ContextStateError, DurableFlowError, RunFinishedError
 from ..events import Event
 from ..journal.protocol import StreamRow
 from .outcome import Outcome
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .program import Program
     from .run import Run
+
+logger = logging.getLogger("durable_flow")
 
 
 class Attachment:
@@ -45,7 +48,11 @@ class Attachment:
         """The run was created, claimed, found elsewhere or found ended."""
         self._begun = True
         for event, step in self._pending:
-            self.send_soon(event, step)
+            try:
+                self.send_soon(event, step)
+            except DurableFlowError as error:
+                # Its sender went on long ago: it was sent before the run had begun.
+                logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
         self._pending.clear()
         self.notify()
 

@@ -117,9 +117,16 @@ class Engine:
     def start(
         self, program: Program, run_id: str | None, event: StartEvent, arguments: EncodedValue | None
     ) -> Attachment:
-        """Begin a run, or attach to the one that has this id; returns at once."""
+        """Begin a run, or attach to the one that has this id; returns at once.
+
+        Raises SerializationError for a start event that cannot be encoded.
+        """
         attachment = Attachment(self, program, run_id or self.ids.run_id())
-        self._in_background(self._begin(attachment, event, arguments, known=run_id is not None))
+        start = StartRequested(
+            program.name, self.ids.uid(), program.shape, arguments, program.codec.encode_event(event),
+            program.targets(event),
+        )  # fmt: skip
+        self._in_background(self._begin(attachment, event, start, known=run_id is not None))
         return attachment
 
     async def resume(self, program: Program, run_id: str) -> Attachment:
@@ -157,17 +164,15 @@ class Engine:
                     taken.append(attachment)
         return taken
 
-    async def _begin(
-        self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None, *, known: bool
-    ) -> None:
+    async def _begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
         try:
             await self._ready()
             if not known:
-                await self._create(attachment, event, arguments)
+                await self._create(attachment, event, start)
             else:
                 lock = self._starting.setdefault(attachment.run_id, asyncio.Lock())
                 async with lock:
-                    await self._create_or_continue(attachment, event, arguments)
+                    await self._create_or_continue(attachment, event, start)
                 if not lock.locked():
                     self._starting.pop(attachment.run_id, None)
             self._tell_of_unfinished(attachment.program)
@@ -177,39 +182,33 @@ class Engine:
         except BaseException as error:
             attachment.fail(error)
 
-    async def _create_or_continue(
-        self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None
-    ) -> None:
+    async def _create_or_continue(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> None:
         live = self.runs.get(attachment.run_id)
         if live is None:
-            if await self._create(attachment, event, arguments):
+            if await self._create(attachment, event, start):
                 return
             row = await self._require_row(attachment.run_id)
-            await self._continue(attachment, row, arguments)
+            await self._continue(attachment, row, start.arguments)
             return
         if live.program.name != attachment.program.name:
             raise self._conflict(attachment, f"of workflow {live.program.name}")
-        self._require_arguments(attachment, live.state.arguments, arguments)
+        self._require_arguments(attachment, live.state.arguments, start.arguments)
         self._adopt(attachment, live)
 
-    async def _create(self, attachment: Attachment, event: StartEvent, arguments: EncodedValue | None) -> bool:
-        program, run_id = attachment.program, attachment.run_id
-        uid = self.ids.uid()
-        encoded = program.codec.encode_event(event)
-        targets = program.targets(event)
-        start = StartRequested(program.name, uid, program.shape, arguments, encoded, targets)
+    async def _create(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> bool:
+        program = attachment.program
         state, records = RunState(), []
         facts = decide(state, start)
         now = self.now()
         for at, fact in enumerate(facts, 1):
             records.append(Record(at, now, at == len(facts), fact))
             evolve(state, records[-1])
-        new = NewRun(run_id, uid, program.name, program.shape)
+        new = NewRun(attachment.run_id, start.uid, program.name, program.shape)
         claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
         if claim is None:
             return False
         run = self._new_run(program, claim, state)
-        run.keep_live(encoded, event, targets)
+        run.keep_live(start.event, event, start.targets)
         self._adopt(attachment, run)
         run.begin()
         return True
@@ -253,6 +252,7 @@ class Engine:
         if claim is None:
             return False
         state = fold(await self.store.read(row.run))
+        messages = await self.store.messages([row.run])
         run = self._new_run(attachment.program, claim, state)
         logger.info(
             "run %s taken up at seq %d", row.run_id, state.seq,
@@ -260,11 +260,10 @@ class Engine:
         )  # fmt: skip
         attachment.answered_before = frozenset(state.answered.values())
         self._adopt(attachment, run)
-        run.take_messages(await self.store.messages([row.run]))
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))
-        else:
-            run.begin()
+        run.take_messages(messages)
+        run.begin()
         return True
 
     def _new_run(self, program: Program, claim: Claim, state: RunState) -> Run:
@@ -386,9 +385,8 @@ class Engine:
             self._in_background(self._give_up(run))
 
     async def _give_up(self, run: Run) -> None:
-        state = run.state
         try:
-            await self.store.release(run.claim.run, run.claim.epoch, state.status, state.wake_at)
+            await self.store.release(run.claim.run, run.claim.epoch, *run.standing)
         except DurableFlowError as error:
             logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
         self._poke.set()
@@ -561,6 +559,7 @@ class Engine:
                 await self.store.retire(self.worker)
             except DurableFlowError as error:
                 logger.warning("worker %s could not be retired: %s", self.worker.id, error)
+            await asyncio.gather(*self._background, return_exceptions=True)
             await give_back(self.settings)
 
     def _has_ended(self) -> bool:

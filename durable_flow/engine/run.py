@@ -25,6 +25,7 @@ from ..errors import (
     SerializationError,
     StepDivergedError,
     StepReleased,
+    WorkflowRuntimeError,
 )
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, event_name
 from ..fold import evolve
@@ -130,6 +131,8 @@ class Run:
         self.tail = StreamTail(state.position)
         self.outcome: Outcome | None = None
         self.closed = False
+        # What the run's row says, as far as it is durable: status and wake_at.
+        self.standing = (state.status, state.wake_at)
         self.error: BaseException | None = None
         self._idle_release_seconds = idle_release_seconds
         self._inbox: list[tuple[Incoming, Reply | None]] = []
@@ -160,8 +163,10 @@ class Run:
                     f"anything was recorded. Look for what kills it, then flow.resume({self.run_id!r})"
                 )
             )
-            return
-        self._act()
+        elif self._inbox:
+            self._turn_soon()  # what waited for the run comes first; it acts when that is durable
+        else:
+            self._act()
 
     def accept(self, incoming: Incoming, reply: Reply | None = None) -> None:
         """Take something that concerns the run; `reply` ends when its records are durable."""
@@ -217,11 +222,20 @@ class Run:
                 self.cancel(row.reason or "cancelled by message", message)
                 continue
             assert row.event is not None
-            event = self.program.codec.decode_event(row.event)
-            targets = (row.step,) if row.step else self.program.targets(event)
-            stop = row.event if isinstance(event, StopEvent) else None
-            emitted = EventEmitted(row.event, None, 0, None, targets, row.step, row.wait_id)
+            emitted, stop = self._message_event(row, row.event)
             self.accept(EventReceived(emitted, message, stop))
+
+    def _message_event(self, row: MessageRow, encoded: EncodedEvent) -> tuple[EventEmitted, EncodedEvent | None]:
+        """Route a message's event. What cannot be routed is journaled all the same, for nobody."""
+        targets: tuple[str, ...] = ()
+        stop = None
+        try:
+            event = self.program.codec.decode_event(encoded)
+            targets = route(self.program, self.run_id, event, row.step)
+            stop = encoded if isinstance(event, StopEvent) else None
+        except DurableFlowError as error:
+            logger.error("message %d reaches no step: %s", row.id, error, extra={"run_id": self.run_id})
+        return EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), stop
 
     # -- A turn --------------------------------------------------------------------------------------------------------
 
@@ -257,7 +271,17 @@ class Run:
         except Exception as error:
             self.drop(error)
             return
+        self._tell_replies(None)
         self._act()
+
+    def _tell_replies(self, error: BaseException | None) -> None:
+        replies, self._replies = self._replies, []
+        for reply in replies:
+            if not reply.done():
+                if error is None:
+                    reply.set_result(None)
+                else:
+                    reply.set_exception(error)
 
     def _apply(self, facts: Sequence[Fact], now: int, records: list[Record]) -> None:
         last = len(facts) - 1
@@ -269,13 +293,15 @@ class Run:
     def _prepared(self, incoming: Incoming, reply: Reply | None) -> Incoming:
         """Add what only the live objects know: which wait an event satisfies, and the end's drafts of everybody."""
         match incoming:
-            case StepReturned(stop=None) if self.state.waits and (incoming.emitted or incoming.drafts):
-                return incoming._replace(drafts=self._matched(incoming.drafts), emitted=self._matched(incoming.emitted))
-            case EffectsCommitted() if self.state.waits:
-                return incoming._replace(drafts=self._matched(incoming.drafts))
+            case StepReturned() | EffectsCommitted() | StepRaised() if self.state.waits:
+                taken: set[str] = set()
+                incoming = incoming._replace(drafts=self._matched(incoming.drafts, taken))
+                if isinstance(incoming, StepReturned):
+                    incoming = incoming._replace(emitted=self._matched(incoming.emitted, taken))
+                return incoming
             case EventReceived() if incoming.stop is None:
                 return self._received(incoming, reply)
-            case CancelRequested():
+            case CancelRequested() | TimeIsUp():
                 return incoming._replace(drafts=self._everybodys_drafts())
             case _:
                 return incoming
@@ -283,7 +309,7 @@ class Run:
     def _received(self, incoming: EventReceived, reply: Reply | None) -> EventReceived:
         emitted = incoming.emitted
         if emitted.answers is None:
-            return incoming._replace(emitted=self._matched((emitted,))[0])
+            return incoming._replace(emitted=self._matched((emitted,), set())[0])
         wait = self.state.waits.get(emitted.answers)
         if wait is None or not wait.is_open:
             # It was open when the answer was sent; an answer to nothing reaches no step.
@@ -295,9 +321,8 @@ class Run:
             return incoming._replace(emitted=emitted._replace(targets=(), answers=None))
         return incoming._replace(emitted=_answering(emitted, wait))
 
-    def _matched(self, facts: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event that satisfies an open wait answer it: the oldest one, each once."""
-        taken: set[str] = set()
         result = []
         for fact in facts:
             if isinstance(fact, EventEmitted):
@@ -352,19 +377,18 @@ class Run:
     def _durable(self, appended: asyncio.Future[None]) -> None:
         """The append has an outcome. Only now does anything leave the loop."""
         self._appending = False
-        if self.closed:
-            return
         error = appended.exception() if not appended.cancelled() else DurableFlowError("the append was cancelled")
+        if self.closed:
+            self._tell_replies(error)  # released meanwhile: what was under way has an outcome all the same
+            return
         if error is not None:
             self.drop(error)
             return
+        self.standing = (self.state.status, self.state.wake_at)
         records, self._appended = self._appended, []
         for record in records:
             self._publish(record)
-        replies, self._replies = self._replies, []
-        for reply in replies:
-            if not reply.done():
-                reply.set_result(None)
+        self._tell_replies(None)
         self._act()
         if self._inbox:
             self._turn_soon()
@@ -495,7 +519,12 @@ class Run:
             if current is not None and current.cancelling():
                 self.release()  # as a crash: nothing is recorded, the step starts again when the run is taken up
                 raise
-            await self._raised(execution, task, error)
+            cancelled = WorkflowRuntimeError(
+                f"step {step!r} of run {self.run_id} awaited something that was cancelled; catch asyncio.CancelledError "
+                "around it, or let the step return"
+            )
+            cancelled.__cause__ = error
+            await self._raised(execution, task, cancelled)
         except (KeyboardInterrupt, SystemExit):
             self.release()
             raise
@@ -711,11 +740,12 @@ class Run:
             execution.attached = False
             if task is not None and task is not current:
                 task.cancel()
-        replies = [*self._replies, *(reply for _, reply in self._inbox if reply is not None)]
-        self._inbox, self._replies = [], []
-        for reply in replies:
-            if not reply.done():
+        inbox, self._inbox = self._inbox, []
+        for _, reply in inbox:
+            if reply is not None and not reply.done():
                 reply.set_exception(self._closed_error())
+        if not self._appending:
+            self._tell_replies(self.error or self._closed_error())
         self.executions = {}
         self._live_events.clear()
 

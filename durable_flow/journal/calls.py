@@ -1,0 +1,164 @@
+"""The rarer writes, each a function on the writer's transaction: claims, messages from others, workers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
+from ..records import Record, RunClaimed
+from . import sql
+from .batch import Execute
+from .encode import MESSAGE_KIND, check_event, check_text, encode, line
+from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+Call = Callable[[Execute, bool], Any]
+
+
+def update_values(run: int, epoch: int, update: RunUpdate, now: int) -> tuple[sql.Statement, dict[str, Any]]:
+    """Return the statement that changes a run's row, with its parameters. A run that has ended has no owner."""
+    final = update.status in FINAL_STATUSES
+    statement = sql.change_and_release_run if update.release or final else sql.change_run
+    return statement, {
+        "status": update.status, "wake_at": update.wake_at, "error": line(update.error), "owner": None,
+        "updated_at": now, "end_": now if final else None, "run_": run, "epoch_": epoch,
+    }  # fmt: skip
+
+
+def claim(run: int, worker: WorkerId, epoch: int, now: int) -> Call:
+    """Take a run if its epoch is still `epoch`: gives a Claim, or None."""
+    check_text(worker.id, str(run), "worker.id")
+
+    def call(execute: Execute, again: bool) -> Claim | None:
+        head = execute(sql.run_head, {"run_": run})
+        if not head:
+            return None
+        run_id, uid, _, found, owner = head[0]
+        seq, at = execute(sql.last_record, {"run_": run})[0]
+        if again and (found, owner) == (epoch + 1, worker.id):
+            return Claim(run, run_id, uid, found, seq)
+        if found != epoch:
+            return None
+        execute(sql.claim_run, {"owner": worker.id, "updated_at": now, "run_": run, "epoch_": epoch})
+        # The times of a run never go back, although clocks do.
+        claimed = Record(seq + 1, max(now, at), True, RunClaimed(epoch + 1, worker.id))
+        rows = encode(run, run_id, seq, epoch + 1, [claimed], 1 << 20).rows
+        execute(sql.insert_record, dict(zip(sql.JOURNAL_NAMES, rows[0], strict=True)))
+        return Claim(run, run_id, uid, epoch + 1, seq + 1)
+
+    return call
+
+
+def release(run: int, epoch: int, status: str, wake_at: int | None, now: int) -> Call:
+    """Give up a claim, if it is still the run's."""
+    check_text(status, str(run), "status")
+    _, values = update_values(run, epoch, RunUpdate(status, wake_at), now)
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.release_run, values)
+
+    return call
+
+
+def beat(worker: WorkerId, now: int) -> Call:
+    """Insert or refresh a worker's row."""
+    for part in (worker.id, worker.host, worker.boot, worker.namespace):
+        check_text(part, "-", "worker")
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.beat, {
+            "id": worker.id, "host": worker.host, "boot": worker.boot, "namespace": worker.namespace,
+            "pid": worker.pid, "started": worker.started, "heartbeat_at": now,
+        })  # fmt: skip
+
+    return call
+
+
+def retire(worker: WorkerId) -> Call:
+    """Delete a worker's row and give up its claims."""
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.delete_worker, {"id_": worker.id})
+        execute(sql.disown, {"owner_": worker.id})
+
+    return call
+
+
+def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None, limit: int) -> Call:
+    """Insert a message: gives False if this message_id was sent before."""
+    event = message.event
+    for text in (message.kind, message.message_id, message.wait_id, message.step, message.reason):
+        if text is not None:
+            check_text(text, str(run), "message")
+    if event is not None:
+        check_event(event, str(run), limit)
+
+    def call(execute: Execute, again: bool) -> bool:
+        head = execute(sql.run_head, {"run_": run})
+        if not head:
+            raise RunNotFoundError(f"run {run}: there is no run of this key in {url}. Nothing was sent.")
+        run_id, uid, status, _, _ = head[0]
+        if again and execute(sql.message_sent_at, {"run_": run, "sent_at_": now, "message_id_": message.message_id}):
+            return True
+        if status in FINAL_STATUSES:
+            raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
+        if message.message_id is not None and execute(
+            sql.message_by_id, {"run_": run, "message_id_": message.message_id}
+        ):
+            return False
+        wait_id = _answered_wait(execute, run, run_id, message)
+        payload = event.data if event is not None else None
+        if seal is not None and payload is not None:
+            payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
+        execute(sql.insert_message, {
+            "run": run, "message_id": message.message_id, "kind": "answer" if wait_id is not None else message.kind,
+            "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
+            "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
+            "v": event.v if event is not None else None, "wait_id": wait_id, "step": message.step,
+            "reason": message.reason, "sent_at": now,
+        })  # fmt: skip
+        return True
+
+    return call
+
+
+def _answered_wait(execute: Execute, run: int, run_id: str, message: NewMessage) -> str | None:
+    """Return the wait that a message answers, None if it answers none. Raises AlreadyAnsweredError."""
+    if message.wait_id is None and message.event is None:
+        return None
+    waits = execute(sql.waits_of_run, {"run_": run})
+    if message.wait_id is not None:
+        found = [(outcome, answer) for wait_id, outcome, _, answer in waits if wait_id == message.wait_id]
+        outcome, answer = found[0] if found else ("not known", None)
+        if outcome is not None or answer is not None:
+            state = outcome or "answered, and the run has yet to take that"
+            raise AlreadyAnsweredError(
+                f"run {run_id}: the question {message.wait_id} is not open (it is {state}). Nothing was sent; "
+                "look at the run's open questions for those that can be answered."
+            )
+        return message.wait_id
+    assert message.event is not None
+    name = message.event.name
+    last_outcome, open_waits, free_waits = None, 0, 0
+    for wait_id, outcome, data, answer in waits:
+        stored = json.loads(data)
+        if name not in stored["wanted"]:
+            continue
+        last_outcome = outcome
+        if outcome is None:
+            open_waits += 1
+            if answer is None:
+                free_waits += 1
+                # Whether requirements are met only the engine can tell: they are encoded values.
+                if "requirements" not in stored:
+                    return str(wait_id)
+    late = message.human and not open_waits and last_outcome == "answered"
+    if late or (open_waits and not free_waits):
+        raise AlreadyAnsweredError(
+            f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
+        )
+    return None

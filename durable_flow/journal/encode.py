@@ -1,0 +1,248 @@
+"""Records as rows of the journal, and what they change in other tables, checked before they are queued."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import DeserializationError, PayloadTooLargeError, SerializationError
+from ..records import (
+    EncodedEvent,
+    MessageReceived,
+    Record,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunResumed,
+    RunTimedOut,
+    StreamPublished,
+    StreamReset,
+    WaitAnswered,
+    WaitClosed,
+    WaitOpened,
+    WaitTimedOut,
+)
+from . import sql
+from .rows import to_columns
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+# Places in a row of `journal`, and in one of `stream`, that a seal needs.
+_SEQ, _KIND, _PAYLOAD, _SEAL = 1, 2, 9, 10
+_POSITION, _ITEM, _ITEM_SEAL = 1, 6, 7
+
+# Texts that were found fit for a database: few different ones in a program. Cleared when it has grown too large.
+_fit: set[str] = set()
+
+Side = tuple[sql.Statement, dict[str, Any]]
+
+
+class Encoded(NamedTuple):
+    """Rows to insert, and statements to run after that; the run's key is filled in when it is known."""
+
+    rows: list[sql.Params]
+    stream: list[sql.Params]
+    sides: list[Side]
+
+    def of_run(self, run: int) -> Encoded:
+        """Return the same for a run whose key has just been given."""
+        return Encoded([(run, *row[1:]) for row in self.rows], [(run, *row[1:]) for row in self.stream], self.sides)
+
+
+def check_text(text: str, run_id: str, what: str) -> None:
+    """Raise SerializationError for text that a database refuses or cuts short: NUL, or half a surrogate pair."""
+    if text in _fit:
+        return
+    try:
+        text.encode()
+        fit = "\0" not in text
+    except UnicodeEncodeError:
+        fit = False
+    if not fit:
+        raise SerializationError(
+            f"run {run_id}: {what} {text[:80]!r} holds a NUL character or half a surrogate pair, which no database "
+            "takes as text. Nothing was written; leave that character out or pass the text as bytes.",
+            path=what,
+        )
+    if len(_fit) > 10_000:
+        _fit.clear()
+    if len(text) <= 200:
+        _fit.add(text)
+
+
+def line(text: str | None) -> str | None:
+    """Return a summary as text that every database takes: an error must be told, whatever is in its message."""
+    return None if text is None else text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Record], limit: int) -> Encoded:
+    """Return the rows that hold these records.
+
+    Raises SerializationError for text that is not fit, PayloadTooLargeError for a record with more than `limit` bytes,
+    ValueError if the records are not numbered from `after` + 1 on.
+    """
+    if not records or records[0].seq != after + 1 or records[-1].seq != after + len(records):
+        raise ValueError(f"run {run_id}: the records to write are not numbered from seq {after + 1} on")
+    encoded = Encoded([], [], [])
+    rows, fit, effects = encoded.rows, _fit, _EFFECTS
+    for record in records:
+        seq, at, boundary, fact = record
+        kind, task, step, name, data, codec, payload, v = columns = to_columns(fact)
+        if step is not None and step not in fit:
+            check_text(step, run_id, f"{kind}.step")
+        if name is not None and name not in fit:
+            check_text(name, run_id, f"{kind}.name")
+        if codec is not None and codec not in fit:
+            check_text(codec, run_id, f"{kind}.codec")
+        if payload is not None and len(payload) > limit:
+            raise _too_large(run_id, kind, name, len(payload), limit)
+        if data is not None and len(data) > limit:
+            raise _too_large(run_id, kind, name, len(data), limit)
+        rows.append((run, seq, kind, boundary, task, step, name, data, codec, payload, None, v, epoch, at))
+        effect = effects.get(type(fact))
+        if effect is not None:
+            effect(encoded, run, run_id, record, columns, limit)
+    return encoded
+
+
+def check_event(event: EncodedEvent, run_id: str, limit: int) -> None:
+    """Check an event that is stored outside of the journal, as `encode` does."""
+    check_text(event.name, run_id, "event.name")
+    check_text(event.codec, run_id, "event.codec")
+    if len(event.data) > limit:
+        raise _too_large(run_id, "event", event.name, len(event.data), limit)
+
+
+def _too_large(run_id: str, kind: str, name: str | None, size: int, limit: int) -> PayloadTooLargeError:
+    what = kind if name is None else f"{kind} {name!r}"
+    return PayloadTooLargeError(
+        f"run {run_id}: {what} takes {size:,} bytes, more than max_payload_bytes = {limit:,}. Nothing was written. "
+        "Keep large data in a file or a table of your own and pass a reference, or raise max_payload_bytes.",
+        path=kind if name is None else f"{kind}.{name}",
+    )
+
+
+def seal_rows(encoded: Encoded, seal: Seal, uid: str) -> Encoded:
+    """Return the same with every payload sealed."""
+    rows = []
+    for row in encoded.rows:
+        payload = row[_PAYLOAD]
+        if payload is not None:
+            sealed = seal.seal(payload, uid=uid, seq=row[_SEQ], kind=row[_KIND])
+            row = (*row[:_PAYLOAD], sealed, seal.id, *row[_SEAL + 1 :])
+        rows.append(row)
+    stream = []
+    for row in encoded.stream:
+        item = row[_ITEM]
+        if item is not None:
+            sealed = seal.seal(item, uid=uid, seq=row[_POSITION], kind=STREAM_KIND)
+            row = (*row[:_ITEM], sealed, seal.id, *row[_ITEM_SEAL + 1 :])
+        stream.append(row)
+    sides = []
+    for statement, params in encoded.sides:
+        payload = params.get("payload")
+        if payload is not None:
+            # A wait's row is a copy of its record and is opened like it.
+            sealed = seal.seal(payload, uid=uid, seq=params["seq"], kind=WaitOpened.__name__)
+            params = {**params, "payload": sealed, "seal": seal.id}
+        sides.append((statement, params))
+    return Encoded(rows, stream, sides)
+
+
+# What a seal is told as the kind of payloads that are not in the journal.
+STREAM_KIND, MESSAGE_KIND = "stream", "message"
+
+
+def unseal(
+    payload: bytes | None, seal_id: str | None, seal: Seal | None, *, run_id: str, uid: str, seq: int, kind: str
+) -> bytes | None:
+    """Return a payload as it was before it was sealed. Raises DeserializationError if that seal is not configured."""
+    if seal_id is None or payload is None:
+        return payload
+    if seal is None or seal.id != seal_id:
+        configured = "none is configured" if seal is None else f"the one configured is {seal.id!r}"
+        raise DeserializationError(
+            f"run {run_id}, seq {seq} ({kind}): the payload was written with the seal {seal_id!r}, and {configured}. "
+            "Open the journal with the seal that wrote it."
+        )
+    return seal.open(payload, uid=uid, seq=seq, kind=kind)
+
+
+# The effects of records on other tables. Each gets the row's columns, so that nothing is encoded twice.
+
+_Effect = Callable[[Encoded, int, str, Record, Sequence[Any], int], None]
+
+
+def _published(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    fact = record.fact
+    assert isinstance(fact, StreamPublished)
+    if fact.wait_id is not None:
+        check_text(fact.wait_id, run_id, "StreamPublished.wait_id")
+    step = fact.task.step if fact.task is not None else None
+    for position, (name, codec, v, data) in enumerate(fact.items, fact.first):
+        if name not in _fit or codec not in _fit or len(data) > limit:
+            check_event(EncodedEvent(name, codec, v, data), run_id, limit)
+        encoded.stream.append((run, position, record.at, step, name, codec, data, None, v, fact.wait_id, None))
+
+
+def _reset(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    fact = record.fact
+    assert isinstance(fact, StreamReset)
+    encoded.stream.append(
+        (run, fact.position, record.at, fact.task.step, None, None, None, None, None, None, fact.since)
+    )
+
+
+def _opened(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    fact = record.fact
+    assert isinstance(fact, WaitOpened)
+    check_text(fact.wait_id, run_id, "WaitOpened.wait_id")
+    _, task, step, name, data, codec, payload, v = columns
+    encoded.sides.append((sql.open_wait, {
+        "wait_id": fact.wait_id, "seq": record.seq, "task": task, "step": step, "name": name, "data": data,
+        "codec": codec, "payload": payload, "seal": None, "v": v, "human": fact.human, "deadline": fact.deadline,
+        "opened_at": record.at,
+    }))  # fmt: skip
+
+
+_OUTCOMES: dict[type, str] = {WaitAnswered: "answered", WaitTimedOut: "timed_out", WaitClosed: "closed"}
+
+
+def _settled(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    fact = record.fact
+    assert isinstance(fact, WaitAnswered | WaitTimedOut | WaitClosed)
+    encoded.sides.append((sql.settle_wait, {"wait_id_": fact.wait_id, "outcome": _OUTCOMES[type(fact)]}))
+
+
+def _received(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    fact = record.fact
+    assert isinstance(fact, MessageReceived)
+    encoded.sides.append((sql.consume_message, {"id_": fact.row, "consumed_seq": record.seq}))
+
+
+def _ended(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    encoded.sides.append((sql.end_waits, {}))
+    encoded.sides.append((sql.undeliver_messages, {"undelivered_at": record.at}))
+
+
+def _resumed(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    # A run that failed keeps its open waits in its state; retried, it goes on waiting for their answers.
+    encoded.sides.append((sql.reopen_waits, {}))
+    encoded.sides.append((sql.redeliver_messages, {}))
+
+
+_EFFECTS: dict[type, _Effect] = {
+    StreamPublished: _published,
+    StreamReset: _reset,
+    WaitOpened: _opened,
+    WaitAnswered: _settled,
+    WaitTimedOut: _settled,
+    WaitClosed: _settled,
+    MessageReceived: _received,
+    RunCompleted: _ended,
+    RunFailed: _ended,
+    RunCancelled: _ended,
+    RunTimedOut: _ended,
+    RunResumed: _resumed,
+}

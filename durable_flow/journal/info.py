@@ -1,0 +1,117 @@
+"""What a Journal tells about runs: plain values, made without the user's code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ..events import Event
+from ..records import ErrorInfo, TaskId
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def at_moment(microseconds: int) -> datetime:
+    """Return a journaled time as an aware datetime."""
+    return EPOCH + timedelta(microseconds=microseconds)
+
+
+def moment(microseconds: int | None) -> datetime | None:
+    """Return a journaled time, if there is one, as an aware datetime."""
+    return None if microseconds is None else at_moment(microseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitInfo:
+    """An open wait. `wanted` are the names of the events that close it, `schema` is the answer's JSON schema.
+
+    `step` is the step that waits, None for a question that a step returned.
+    """
+
+    run_id: str
+    workflow: str
+    wait_id: str
+    step: str | None
+    wanted: tuple[str, ...]
+    prompt: Event | None
+    schema: dict[str, Any] | None
+    deadline: datetime | None
+    opened_at: datetime
+    human: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run's row: where it stands. `seq` is its last record's; `waits` what it waits for; `error` one line."""
+
+    run_id: str
+    uid: str
+    workflow: str
+    shape: str
+    status: str
+    seq: int
+    epoch: int
+    owner: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    wake_at: datetime | None
+    error: str | None
+    waits: tuple[WaitInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """A pending task: the event that a step has not finished. `attempt` counts from 1."""
+
+    id: TaskId
+    step: str
+    event: Event
+    attempt: int
+    retry_at: datetime | None
+    error: ErrorInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class StateInfo:
+    """A run's folded state at a checkpoint.
+
+    `seq` is that of the checkpoint; `context` holds the decoded values (an EncodedValue stays as it is if this program
+    does not have its class); `checkpoints` are the named ones with their seq.
+    """
+
+    run_id: str
+    seq: int
+    at: datetime
+    status: str
+    context: dict[str, Any]
+    tasks: tuple[TaskInfo, ...]
+    waits: tuple[WaitInfo, ...]
+    result: Event | None
+    error: ErrorInfo | None
+    attention: str | None
+    steps_completed: int
+    stream_position: int
+    checkpoints: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem:
+    """A published item. On a reset `event` is None and `reset_since` the position of the first item that is void."""
+
+    position: int
+    at: datetime
+    step: str | None
+    event: Event | None
+    wait_id: str | None
+    reset_since: int | None
+
+
+def parsed_schema(text: str | None) -> dict[str, Any] | None:
+    """Return a stored JSON schema."""
+    if text is None:
+        return None
+    schema: dict[str, Any] = json.loads(text)
+    return schema

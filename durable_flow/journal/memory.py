@@ -1,0 +1,313 @@
+"""The memory store: a journal for tests and throw-away runs, with the semantics of a database store."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import count, islice
+from typing import Any
+
+from ..errors import (
+    JournalUnavailableError,
+    RunFenced,
+    RunFinishedError,
+    RunNotFoundError,
+    SerializationError,
+)
+from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut
+from .memory_run import MemoryRun
+from .protocol import (
+    FINAL_STATUSES,
+    Append,
+    Claim,
+    MessageRow,
+    NewMessage,
+    NewRun,
+    RunRow,
+    RunUpdate,
+    StreamRow,
+    WaitRow,
+    WorkerId,
+)
+
+# What went wrong must be told, whatever characters are in it: a database store escapes these.
+_ANY_TEXT = (ErrorInfo, RunParked, RunCancelled, RunTimedOut)
+
+
+def host_microseconds() -> int:
+    """Return the host's time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+class MemoryStore:
+    """A JournalStore that keeps everything in this object, for one event loop, and nothing after `close`.
+
+    Writes take effect at once; their callers go on in a later turn of the loop, as with a database. `clock` gives the
+    "database's" time in microseconds.
+    """
+
+    url = "memory://"
+
+    def __init__(self, *, clock: Callable[[], int] = host_microseconds):
+        self.now = clock
+        self._opened = False
+        self._runs: dict[int, MemoryRun] = {}
+        self._keys: dict[str, int] = {}
+        self._workers: dict[str, tuple[WorkerId, int]] = {}
+        # Never set back: as in a database, a key is not given twice.
+        self._next_run = count(1)
+        self._next_message = count(1)
+        self._stats = dict.fromkeys(("commits", "rows", "appends", "creates"), 0)
+
+    async def open(self) -> None:
+        """Make the store usable; empty after a `close`."""
+        if not self._opened:
+            self._opened = True
+            self._stats = dict.fromkeys(self._stats, 0)
+
+    async def close(self) -> None:
+        """Forget everything. Every later use but `open` raises JournalUnavailableError."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self._opened = False
+        self._runs.clear()
+        self._keys.clear()
+        self._workers.clear()
+
+    async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
+        """Create a run, see JournalStore. Raises SerializationError for text that no database takes."""
+        _check_text((new, worker, *records), f"run {new.run_id!r}")
+        self._check_open()
+        claim = None
+        if new.run_id not in self._keys:
+            run = MemoryRun(next(self._next_run), new, self.now(), update.status, epoch=1, owner=worker.id)
+            self._write(run, records, update)
+            self._runs[run.run] = run
+            self._keys[new.run_id] = run.run
+            self._stats["creates"] += 1
+            claim = Claim(run.run, new.run_id, new.uid, 1, len(records))
+        await asyncio.sleep(0)
+        return claim
+
+    async def append(self, append: Append) -> None:
+        """Keep the records, see JournalStore. Raises RunFenced, or SerializationError for text no database takes."""
+        await self.submit(append)
+
+    def submit(self, append: Append) -> asyncio.Future[None]:
+        """Keep the records; the future ends as `append` would. Cancelling it undoes nothing.
+
+        Raises SerializationError at once for text that no database takes.
+        """
+        _check_text(tuple(append.records), f"run {append.run_id}")
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        error: RunFenced | None = None
+        run = self._runs.get(append.run)
+        if run is None or run.epoch != append.epoch or len(run.records) != append.after:
+            found = "there is no such run" if run is None else f"it is at epoch {run.epoch}, seq {len(run.records)}"
+            error = RunFenced(
+                f"run {append.run_id}: append after seq {append.after} at epoch {append.epoch} refused, {found}. "
+                "Another worker owns this run; this one has dropped it. Nothing was written."
+            )
+        else:
+            self._write(run, append.records, append.update)
+        self._stats["appends"] += 1
+        loop.call_soon(_resolve, future, error)
+        return future
+
+    def _write(self, run: MemoryRun, records: Sequence[Record], update: RunUpdate | None) -> None:
+        after = len(run.records)
+        if not records or [record.seq for record in records] != list(range(after + 1, after + 1 + len(records))):
+            raise ValueError(f"run {run.new.run_id}: the records to write are not numbered from seq {after + 1} on")
+        run.keep(records)
+        if update is not None:
+            run.change(update.status, update.wake_at, self.now())
+            error = update.error
+            run.error = None if error is None else error.replace("\0", "\ufffd").encode(errors="replace").decode()
+            if update.release:
+                run.owner = None
+        self._stats["commits"] += 1
+        self._stats["rows"] += len(records)
+
+    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
+        """Take the run if its epoch is still `epoch`, see JournalStore."""
+        _check_text(worker, "worker")
+        self._check_open()
+        taken = self._runs.get(run)
+        if taken is None or taken.epoch != epoch:
+            return None
+        taken.epoch, taken.owner, taken.updated_at = epoch + 1, worker.id, self.now()
+        # The times of a run never go back, although clocks do.
+        at = max(self.now(), taken.records[-1].at)
+        self._write(taken, [Record(len(taken.records) + 1, at, True, RunClaimed(epoch + 1, worker.id))], None)
+        return Claim(run, taken.new.run_id, taken.new.uid, taken.epoch, len(taken.records))
+
+    async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
+        """Give up a claim; a no-op if the epoch is no longer the run's."""
+        self._check_open()
+        released = self._runs.get(run)
+        if released is not None and released.epoch == epoch:
+            released.owner = None
+            released.change(status, wake_at, self.now())
+
+    async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
+        """Return the records with after < seq <= to, in order."""
+        self._check_open()
+        records = self._runs[run].records[after:to] if run in self._runs else []
+        return records[:limit]
+
+    async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
+        """Return published items with position > after, in order."""
+        self._check_open()
+        rows = self._runs[run].stream if run in self._runs else []
+        return list(islice((row for row in rows if row.position > after), limit))
+
+    async def find(self, run_id: str) -> RunRow | None:
+        """Return the run's row."""
+        self._check_open()
+        return self._runs[self._keys[run_id]].row() if run_id in self._keys else None
+
+    async def find_many(self, runs: Sequence[int]) -> list[RunRow]:
+        """Return the rows of these keys."""
+        self._check_open()
+        return [self._runs[run].row() for run in runs if run in self._runs]
+
+    async def list_runs(
+        self,
+        *,
+        status: Sequence[str] | None = None,
+        workflow: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        unfinished: bool = False,
+    ) -> list[RunRow]:
+        """Return runs, newest first; `before` is the key of the last row of the page before."""
+        self._check_open()
+        found = (
+            run.row()
+            for run in reversed(self._runs.values())
+            if (status is None or run.status in status)
+            and (workflow is None or run.new.workflow == workflow)
+            and (before is None or run.run < before)
+            and not (unfinished and run.status in FINAL_STATUSES)
+        )
+        return list(islice(found, limit))
+
+    async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
+        """Return open waits, oldest first, of one run or of all unfinished runs."""
+        self._check_open()
+        if run is None:
+            runs = [r for r in self._runs.values() if r.status not in FINAL_STATUSES]
+        else:
+            runs = [self._runs[run]] if run in self._runs else []
+        found = [w for r in runs for w in r.waits.values() if w.outcome is None and (w.human or not human)]
+        return sorted(found, key=lambda wait: wait.opened_at)[:limit]
+
+    async def send(self, run: int, message: NewMessage) -> bool:
+        """Insert a message; False if this message_id was sent before.
+
+        Raises RunNotFoundError, RunFinishedError, AlreadyAnsweredError, SerializationError.
+        """
+        _check_text(message, f"a message for run {run}")
+        self._check_open()
+        to = self._runs.get(run)
+        if to is None:
+            raise RunNotFoundError(f"run {run}: there is no run of this key in {self.url}. Nothing was sent.")
+        if to.status in FINAL_STATUSES:
+            raise RunFinishedError(f"run {to.new.run_id}: it has ended, its status is {to.status}. Nothing was sent.")
+        if message.message_id in to.sent:
+            return False
+        wait_id = to.bind(message)
+        row = next(self._next_message)
+        to.messages[row] = MessageRow(
+            row, run, message.message_id, message.kind if wait_id is None else "answer", message.event, wait_id,
+            message.step, message.reason,
+        )  # fmt: skip
+        if message.message_id is not None:
+            to.sent.add(message.message_id)
+        return True
+
+    async def messages(self, runs: Sequence[int]) -> list[MessageRow]:
+        """Return the unconsumed messages of these runs in id order."""
+        self._check_open()
+        return sorted(row for run in set(runs) & self._runs.keys() for row in self._runs[run].messages.values())
+
+    async def waiting_messages(self, worker: WorkerId) -> list[int]:
+        """Return the keys of the runs owned by `worker` that have unconsumed messages."""
+        self._check_open()
+        return [run.run for run in self._runs.values() if run.messages and run.owner == worker.id]
+
+    async def heartbeat(self, worker: WorkerId) -> None:
+        """Insert or refresh the worker's row."""
+        _check_text(worker, "worker")
+        self._check_open()
+        self._workers[worker.id] = (worker, self.now())
+
+    def beat(self, worker: WorkerId) -> bool:
+        """Refresh the worker's row from any thread; False if the store is closed."""
+        if self._opened:
+            self._workers[worker.id] = (worker, self.now())
+        return self._opened
+
+    def abandon(self, worker: WorkerId) -> None:
+        """Forget everything, from a thread: the event loop has ended, and with it all who could read this store."""
+        self._forget()
+
+    async def workers(self) -> list[tuple[WorkerId, int]]:
+        """Return every worker with its last heartbeat in microseconds."""
+        self._check_open()
+        return list(self._workers.values())
+
+    async def retire(self, worker: WorkerId) -> None:
+        """Delete the worker's row and give up all its claims."""
+        self._check_open()
+        self._workers.pop(worker.id, None)
+        for run in self._runs.values():
+            if run.owner == worker.id:
+                run.owner = None
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters since the store was opened; each write is a commit of its own."""
+        return dict(self._stats)
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            raise JournalUnavailableError(f"{self.url} is not open, or was closed. Open it before it is used.")
+
+
+def _resolve(future: asyncio.Future[None], error: RunFenced | None) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _check_text(value: object, path: str) -> None:
+    """Raise SerializationError for text with NUL or lone surrogates, which databases refuse or cut short."""
+    if isinstance(value, str):
+        if "\0" in value or not _is_encodable(value):
+            raise SerializationError(
+                f"{path}: {value[:80]!r} holds a NUL character or half a surrogate pair, which no database takes as "
+                "text. Nothing was written; leave that character out or pass the text as bytes.",
+                path=path,
+            )
+    elif isinstance(value, WorkerId):
+        _check_text((value.id, value.host, value.boot, value.namespace), path)
+    elif isinstance(value, tuple) and not isinstance(value, _ANY_TEXT):
+        names = getattr(value, "_fields", range(len(value)))
+        for name, part in zip(names, value, strict=True):
+            if type(part) is not bytes:
+                _check_text(part, f"{path}.{name}")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

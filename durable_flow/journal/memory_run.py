@@ -1,0 +1,157 @@
+"""One run as the memory store keeps it, and what its records change besides the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ..errors import AlreadyAnsweredError
+from ..records import (
+    MessageReceived,
+    Record,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunResumed,
+    RunTimedOut,
+    StreamPublished,
+    StreamReset,
+    WaitAnswered,
+    WaitClosed,
+    WaitOpened,
+    WaitTimedOut,
+)
+from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, StreamRow, WaitRow
+
+# A run that failed may be retried, so what its end closed is told apart from what was closed before.
+_ENDED = "ended"
+
+
+@dataclass(slots=True)
+class MemoryRun:
+    """All that is kept of one run.
+
+    `messages` are the unconsumed ones, `undelivered` those that an end of the run left over, `sent` every message id
+    there ever was.
+    """
+
+    run: int
+    new: NewRun
+    created_at: int
+    status: str
+    epoch: int
+    owner: str | None
+    wake_at: int | None = None
+    updated_at: int = 0
+    finished_at: int | None = None
+    error: str | None = None
+    records: list[Record] = field(default_factory=list)
+    stream: list[StreamRow] = field(default_factory=list)
+    waits: dict[str, WaitRow] = field(default_factory=dict)
+    messages: dict[int, MessageRow] = field(default_factory=dict)
+    undelivered: dict[int, MessageRow] = field(default_factory=dict)
+    sent: set[str] = field(default_factory=set)
+
+    def row(self) -> RunRow:
+        """Return the run as a row of `runs`."""
+        run_id, uid, workflow, shape = self.new
+        return RunRow(
+            self.run, run_id, uid, workflow, shape, self.status, self.epoch, self.owner, self.wake_at, self.created_at,
+            self.updated_at, self.finished_at, self.error, len(self.records), bool(self.messages),
+        )  # fmt: skip
+
+    def change(self, status: str, wake_at: int | None, now: int) -> None:
+        """Set what every change of the row sets. A run that has ended has no owner."""
+        self.status, self.wake_at, self.updated_at = status, wake_at, now
+        if status not in FINAL_STATUSES:
+            self.finished_at = None
+        else:
+            self.owner = None
+            self.finished_at = self.finished_at or now
+
+    def keep(self, records: Iterable[Record]) -> None:
+        """Keep the records and bring streams, waits and messages up to date."""
+        for record in records:
+            fact = record.fact
+            match fact:
+                case StreamPublished():
+                    step = fact.task.step if fact.task is not None else None
+                    for position, event in enumerate(fact.items, fact.first):
+                        self.stream.append(StreamRow(position, record.at, step, event, fact.wait_id, None))
+                    record = record._replace(fact=fact._replace(items=()))
+                case StreamReset():
+                    self.stream.append(
+                        StreamRow(fact.position, record.at, fact.task.step, None, None, reset_since=fact.since)
+                    )
+                case WaitOpened():
+                    # Asked again under its own name, a question is as young as the others of now.
+                    self.waits.pop(fact.wait_id, None)
+                    self.waits[fact.wait_id] = WaitRow(
+                        self.run, self.new.run_id, self.new.workflow, fact.wait_id,
+                        fact.task.step if fact.task is not None else None, fact.wanted, fact.prompt, fact.schema,
+                        fact.requirements, fact.deadline, fact.human, record.at, None,
+                    )  # fmt: skip
+                case WaitAnswered():
+                    self.settle(fact.wait_id, "answered")
+                case WaitTimedOut():
+                    self.settle(fact.wait_id, "timed_out")
+                case WaitClosed():
+                    self.settle(fact.wait_id, "closed")
+                case MessageReceived():
+                    self.messages.pop(fact.row, None)
+                    self.undelivered.pop(fact.row, None)
+                case RunCompleted() | RunFailed() | RunCancelled() | RunTimedOut():
+                    for wait_id in self.waits:
+                        self.settle(wait_id, _ENDED)
+                    self.undelivered |= self.messages
+                    self.messages.clear()
+                case RunResumed():
+                    self.resume()
+                case _:
+                    pass  # every other fact is a row of the journal and no more
+            self.records.append(record)
+
+    def settle(self, wait_id: str, outcome: str) -> None:
+        """Give an open wait its outcome; the first one stays."""
+        wait = self.waits.get(wait_id)
+        if wait is not None and wait.outcome is None:
+            self.waits[wait_id] = wait._replace(outcome=outcome)
+
+    def resume(self) -> None:
+        """Take back what the end of the run did to its waits and messages; a cancel that came too late stays so."""
+        for wait_id, wait in self.waits.items():
+            if wait.outcome == _ENDED:
+                self.waits[wait_id] = wait._replace(outcome=None)
+        self.messages |= {row: message for row, message in self.undelivered.items() if message.kind != "cancel"}
+        self.undelivered.clear()
+
+    def bind(self, message: NewMessage) -> str | None:
+        """Return the wait that the message answers, None if it answers none. Raises AlreadyAnsweredError."""
+        run_id = self.new.run_id
+        # Only the unconsumed: an answer that the run took and did not accept leaves its question open.
+        taken = {row.wait_id for row in self.messages.values()}
+        if message.wait_id is not None:
+            asked = self.waits.get(message.wait_id)
+            if asked is None or asked.outcome is not None or asked.wait_id in taken:
+                state = "not known" if asked is None else asked.outcome or "answered, and the run has yet to take that"
+                raise AlreadyAnsweredError(
+                    f"run {run_id}: the question {message.wait_id} is not open (it is {state}). Nothing was sent; "
+                    "look at the run's open questions for those that can be answered."
+                )
+            return message.wait_id
+        if message.event is None:
+            return None
+        name = message.event.name
+        matching = [wait for wait in self.waits.values() if name in wait.wanted]
+        still_open = [wait for wait in matching if wait.outcome is None]
+        free = [wait for wait in still_open if wait.wait_id not in taken]
+        for wait in free:
+            # Whether requirements are met only the engine can tell: they are encoded values.
+            if wait.requirements is None:
+                return wait.wait_id
+        late = message.human and not still_open and matching and matching[-1].outcome == "answered"
+        if late or (still_open and not free):
+            raise AlreadyAnsweredError(
+                f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
+            )
+        return None

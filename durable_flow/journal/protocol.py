@@ -1,0 +1,240 @@
+"""The storage protocol: what the engine asks of a database. Implementations keep facts and never decide."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from ..records import EncodedEvent, EncodedValue, Record
+
+FINAL_STATUSES = frozenset({"completed", "failed", "timed_out", "cancelled", "terminated"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """One engine instance (one event loop on one database).
+
+    `boot` and `namespace` tell whether two workers can see each other's processes; `started` (clock ticks since boot)
+    tells a process from a later one of the same pid.
+    """
+
+    id: str
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: int
+
+
+class NewRun(NamedTuple):
+    """A run to be created."""
+
+    run_id: str
+    uid: str
+    workflow: str
+    shape: str
+
+
+class RunUpdate(NamedTuple):
+    """What of a run's row changes with an append.
+
+    `wake_at` is the earliest time (us) at which a run that is not in memory must be taken up; None: only a message
+    wakes it. `error` is one line for a failed or parked run. `release` gives up the claim.
+    """
+
+    status: str
+    wake_at: int | None = None
+    error: str | None = None
+    release: bool = False
+
+
+class Append(NamedTuple):
+    """Records for one run: refused whole unless `after` is its last seq and `epoch` its current epoch."""
+
+    run: int
+    run_id: str
+    after: int
+    epoch: int
+    records: Sequence[Record]
+    update: RunUpdate | None = None
+
+
+class Claim(NamedTuple):
+    """Ownership of a run until a higher epoch exists. `run` is the key of its row, `seq` its last record's."""
+
+    run: int
+    run_id: str
+    uid: str
+    epoch: int
+    seq: int
+
+
+class RunRow(NamedTuple):
+    """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages."""
+
+    run: int
+    run_id: str
+    uid: str
+    workflow: str
+    shape: str
+    status: str
+    epoch: int
+    owner: str | None
+    wake_at: int | None
+    created_at: int
+    updated_at: int
+    finished_at: int | None
+    error: str | None
+    seq: int
+    message: bool
+
+
+class MessageRow(NamedTuple):
+    """An unconsumed message. `kind` is event, answer or cancel; `event` is None for cancel."""
+
+    id: int
+    run: int
+    message_id: str | None
+    kind: str
+    event: EncodedEvent | None
+    wait_id: str | None
+    step: str | None
+    reason: str | None
+
+
+class NewMessage(NamedTuple):
+    """A message to be sent. `name`: the event's stored name; a wait of that type is looked up unless `wait_id`."""
+
+    kind: str
+    message_id: str | None = None
+    event: EncodedEvent | None = None
+    wait_id: str | None = None
+    step: str | None = None
+    reason: str | None = None
+    human: bool = False
+
+
+class WaitRow(NamedTuple):
+    """A row of `waits`; `outcome` is None while it is open, else answered, timed_out or closed."""
+
+    run: int
+    run_id: str
+    workflow: str
+    wait_id: str
+    step: str | None
+    wanted: tuple[str, ...]
+    prompt: EncodedEvent | None
+    schema: str | None
+    requirements: EncodedValue | None
+    deadline: int | None
+    human: bool
+    opened_at: int
+    outcome: str | None
+
+
+class StreamRow(NamedTuple):
+    """A published item. `reset_since` is set on a reset, whose `event` is None."""
+
+    position: int
+    at: int
+    step: str | None
+    event: EncodedEvent | None
+    wait_id: str | None
+    reset_since: int | None
+
+
+class JournalStore(Protocol):
+    """Where journals are kept. Every method may raise JournalUnavailableError; none leaves anything half-written."""
+
+    url: str
+    """The database's URL, password masked."""
+
+    async def open(self) -> None:
+        """Connect, and create or upgrade the schema where that is this store's business. May be called again."""
+
+    async def close(self) -> None:
+        """Finish the writes that are under way and give back every connection and thread."""
+
+    def now(self) -> int:
+        """Return the database's time in microseconds."""
+
+    async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
+        """Create a run with its first records, owned by `worker` at epoch 1; None if the run id exists.
+
+        Goes through the same group commit as `append`.
+        """
+
+    async def append(self, append: Append) -> None:
+        """Make the records durable. Raises RunFenced (nothing was written), or JournalUnavailableError when the
+        self-fence deadline passed without an outcome.
+        """
+
+    def submit(self, append: Append) -> asyncio.Future[None]:
+        """Queue an append in the loop's thread; the future ends as `append` would. The engine's hot path.
+
+        Raises SerializationError or PayloadTooLargeError at once for what the database would refuse.
+        """
+
+    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
+        """Take the run if its epoch is still `epoch`: set the owner and epoch + 1, then append `RunClaimed`, a group
+        of its own, at max(seq) + 1. None if somebody else was faster. Whether the run may be taken (owner gone, due, a
+        message waits) is the caller's decision. Source: fencing tokens, Kleppmann 2016.
+        """
+
+    async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
+        """Give up a claim; a no-op if the epoch is no longer the run's."""
+
+    async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
+        """Return the records with after < seq <= to, in order."""
+
+    async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
+        """Return published items with position > after, in order."""
+
+    async def find(self, run_id: str) -> RunRow | None:
+        """Return the run's row."""
+
+    async def find_many(self, runs: Sequence[int]) -> list[RunRow]:
+        """Return the rows of these keys."""
+
+    async def list_runs(
+        self,
+        *,
+        status: Sequence[str] | None = None,
+        workflow: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        unfinished: bool = False,
+    ) -> list[RunRow]:
+        """Return runs, newest first; `before` is the key of the last row of the page before."""
+
+    async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
+        """Return open waits, oldest first, of one run or of all unfinished runs."""
+
+    async def send(self, run: int, message: NewMessage) -> bool:
+        """Insert a message; False if this message_id was sent before. Raises RunFinishedError, AlreadyAnsweredError."""
+
+    async def messages(self, runs: Sequence[int]) -> list[MessageRow]:
+        """Return the unconsumed messages of these runs in id order."""
+
+    async def waiting_messages(self, worker: WorkerId) -> list[int]:
+        """Return the keys of the runs owned by `worker` that have unconsumed messages. Cheap: it is polled."""
+
+    async def heartbeat(self, worker: WorkerId) -> None:
+        """Insert or refresh the worker's row with the database's time."""
+
+    def beat(self, worker: WorkerId) -> bool:
+        """Refresh the worker's heartbeat from any thread; tell whether it became durable in time."""
+
+    def abandon(self, worker: WorkerId) -> None:
+        """Retire the worker and close, from a thread, when its event loop has ended without closing the store."""
+
+    async def workers(self) -> list[tuple[WorkerId, int]]:
+        """Return every worker with its last heartbeat in microseconds."""
+
+    async def retire(self, worker: WorkerId) -> None:
+        """Delete the worker's row and give up all its claims."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters: commits, rows and appends since the store was opened."""

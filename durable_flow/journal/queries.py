@@ -1,0 +1,223 @@
+"""What is read from a journal, by SQLAlchemy's async engine: nothing here depends on the database."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Select, exists, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..errors import DeserializationError, JournalUnavailableError
+from ..records import EncodedEvent, Fact, Record, WaitOpened
+from .encode import MESSAGE_KIND, STREAM_KIND, unseal
+from .protocol import FINAL_STATUSES, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
+from .rows import to_fact
+from .tables import journal, messages, runs, stream, waits, workers
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+_unconsumed = (messages.c.consumed_seq.is_(None), messages.c.undelivered_at.is_(None))
+_head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scalar_subquery()
+_has_message = exists().where(messages.c.run == runs.c.run, *_unconsumed)
+_run_rows = select(
+    runs.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner,
+    runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
+    func.coalesce(_head, 0), _has_message,
+)  # fmt: skip
+_records = select(
+    journal.c.seq, journal.c.at, journal.c.boundary, journal.c.seal, journal.c.kind, journal.c.task, journal.c.step,
+    journal.c.name, journal.c.data, journal.c.codec, journal.c.payload, journal.c.v,
+).order_by(journal.c.seq)  # fmt: skip
+_items = select(
+    stream.c.position, stream.c.at, stream.c.step, stream.c.name, stream.c.codec, stream.c.payload, stream.c.seal,
+    stream.c.v, stream.c.wait_id, stream.c.reset_since,
+).order_by(stream.c.position)  # fmt: skip
+_open_waits = (
+    select(
+        waits.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, waits.c.seq, waits.c.opened_at, waits.c.seal,
+        waits.c.task, waits.c.step, waits.c.name, waits.c.data, waits.c.codec, waits.c.payload, waits.c.v,
+    )
+    .join_from(waits, runs, waits.c.run == runs.c.run)
+    .where(waits.c.outcome.is_(None))
+    .order_by(waits.c.opened_at, waits.c.run, waits.c.seq)
+)  # fmt: skip
+_messages = (
+    select(
+        messages.c.id, messages.c.run, messages.c.message_id, messages.c.kind, messages.c.wait_id, messages.c.step,
+        messages.c.reason, messages.c.name, messages.c.codec, messages.c.payload, messages.c.seal, messages.c.v,
+        runs.c.run_id, runs.c.uid,
+    )
+    .join_from(messages, runs, messages.c.run == runs.c.run)
+    .where(*_unconsumed)
+    .order_by(messages.c.id)
+)  # fmt: skip
+
+# Keys in one statement: SQLite takes 32,766 parameters, and the text should not grow without bound.
+_MANY = 5_000
+
+
+class SqlQueries:
+    """The reading half of a store. Its engine is None while it is not open."""
+
+    url: str
+    _seal: Seal | None
+    _engine: AsyncEngine | None = None
+    _pid = 0
+
+    def _unavailable(self, exc: BaseException) -> JournalUnavailableError:
+        """Return the error that says what is wrong with the database."""
+        raise NotImplementedError
+
+    def _check_open(self) -> AsyncEngine:
+        if self._engine is None:
+            raise JournalUnavailableError(f"{self.url} is not open, or was closed. Open it before it is used.")
+        if self._pid != os.getpid():
+            raise JournalUnavailableError(
+                f"{self.url} was opened by process {self._pid}, before this one was forked from it. A connection must "
+                "not be shared by two processes: use a Journal or a workflow that was made in this one."
+            )
+        return self._engine
+
+    async def _rows(self, statement: Select[Any]) -> list[Any]:
+        engine = self._check_open()
+        try:
+            async with engine.connect() as connection:
+                return list((await connection.execute(statement)).all())
+        except DBAPIError as exc:
+            raise self._unavailable(exc.orig or exc) from exc
+
+    async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
+        """Return the records with after < seq <= to, in order. Raises DeserializationError."""
+        statement = _records.where(journal.c.run == run, journal.c.seq > after).limit(limit)
+        if to is not None:
+            statement = statement.where(journal.c.seq <= to)
+        rows = await self._rows(statement)
+        run_id, uid = await self._names(run) if any(row[3] is not None for row in rows) else (f"of key {run}", "")
+        records = []
+        for seq, at, boundary, seal, kind, task, step, name, data, codec, payload, v in rows:
+            if seal is not None:
+                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            try:
+                fact = to_fact(kind, task, step, name, data, codec, payload, v)
+            except (DeserializationError, ValueError, TypeError, KeyError) as exc:
+                raise _unreadable((await self._names(run))[0], seq, kind, exc) from exc
+            records.append(Record(seq, at, boundary, fact))
+        return records
+
+    async def _names(self, run: int) -> tuple[str, str]:
+        rows = await self._rows(select(runs.c.run_id, runs.c.uid).where(runs.c.run == run))
+        return (rows[0][0], rows[0][1]) if rows else (f"of key {run}", "")
+
+    async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
+        """Return published items with position > after, in order. Raises DeserializationError."""
+        rows = await self._rows(_items.where(stream.c.run == run, stream.c.position > after).limit(limit))
+        run_id, uid = await self._names(run) if any(row[6] is not None for row in rows) else ("", "")
+        items = []
+        for position, at, step, name, codec, payload, seal, v, wait_id, reset_since in rows:
+            if seal is not None:
+                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=position, kind=STREAM_KIND)
+            event = EncodedEvent(name, codec, v, payload) if name is not None else None
+            items.append(StreamRow(position, at, step, event, wait_id, reset_since))
+        return items
+
+    async def find(self, run_id: str) -> RunRow | None:
+        """Return the run's row."""
+        rows = await self._rows(_run_rows.where(runs.c.run_id == run_id))
+        return _run_row(rows[0]) if rows else None
+
+    async def find_many(self, runs_: Sequence[int]) -> list[RunRow]:
+        """Return the rows of these keys, in the order of the keys."""
+        found: dict[int, RunRow] = {}
+        for at in range(0, len(runs_), _MANY):
+            for row in await self._rows(_run_rows.where(runs.c.run.in_(runs_[at : at + _MANY]))):
+                found[row[0]] = _run_row(row)
+        return [found[run] for run in runs_ if run in found]
+
+    async def list_runs(
+        self,
+        *,
+        status: Sequence[str] | None = None,
+        workflow: str | None = None,
+        limit: int | None = None,
+        before: int | None = None,
+        unfinished: bool = False,
+    ) -> list[RunRow]:
+        """Return runs, newest first; `before` is the key of the last row of the page before."""
+        statement = _run_rows.order_by(runs.c.run.desc()).limit(limit)
+        if status is not None:
+            statement = statement.where(runs.c.status.in_(status))
+        if workflow is not None:
+            statement = statement.where(runs.c.workflow == workflow)
+        if before is not None:
+            statement = statement.where(runs.c.run < before)
+        # Said also where the statuses imply it: only so the index of unfinished runs is used.
+        if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
+            statement = statement.where(runs.c.finished_at.is_(None))
+        return [_run_row(row) for row in await self._rows(statement)]
+
+    async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
+        """Return open waits, oldest first, of one run or of all unfinished runs. Raises DeserializationError."""
+        statement = _open_waits.limit(limit)
+        statement = statement.where(waits.c.run == run if run is not None else runs.c.finished_at.is_(None))
+        if human:
+            statement = statement.where(waits.c.human)
+        found = []
+        for key, run_id, uid, workflow, seq, opened_at, seal, *columns in await self._rows(statement):
+            kind = WaitOpened.__name__
+            task, step, name, data, codec, payload, v = columns
+            payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            fact: Fact = to_fact(kind, task, step, name, data, codec, payload, v)
+            assert isinstance(fact, WaitOpened)
+            found.append(
+                WaitRow(
+                    key, run_id, workflow, fact.wait_id, step, fact.wanted, fact.prompt, fact.schema, fact.requirements,
+                    fact.deadline, fact.human, opened_at, None,
+                )
+            )  # fmt: skip
+        return found
+
+    async def messages(self, runs_: Sequence[int]) -> list[MessageRow]:
+        """Return the unconsumed messages of these runs in id order. Raises DeserializationError."""
+        found = []
+        keys = sorted(set(runs_))
+        for at in range(0, len(keys), _MANY):
+            for row in await self._rows(_messages.where(messages.c.run.in_(keys[at : at + _MANY]))):
+                id_, run, message_id, kind, wait_id, step, reason, name, codec, payload, seal, v, run_id, uid = row
+                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=0, kind=MESSAGE_KIND)
+                event = EncodedEvent(name, codec, v, payload) if name is not None else None
+                found.append(MessageRow(id_, run, message_id, kind, event, wait_id, step, reason))
+        return sorted(found)
+
+    async def waiting_messages(self, worker: WorkerId) -> list[int]:
+        """Return the keys of the runs owned by `worker` that have unconsumed messages."""
+        statement = (
+            select(messages.c.run)
+            .distinct()
+            .join_from(messages, runs, messages.c.run == runs.c.run)
+            .where(*_unconsumed, runs.c.owner == worker.id)
+        )
+        return [row[0] for row in await self._rows(statement)]
+
+    async def workers(self) -> list[tuple[WorkerId, int]]:
+        """Return every worker with its last heartbeat in microseconds."""
+        statement = select(
+            workers.c.id, workers.c.host, workers.c.boot, workers.c.namespace, workers.c.pid, workers.c.started,
+            workers.c.heartbeat_at,
+        )  # fmt: skip
+        return [(WorkerId(*worker), beat) for *worker, beat in await self._rows(statement)]
+
+
+def _run_row(row: Sequence[Any]) -> RunRow:
+    return RunRow(*row[:-1], message=bool(row[-1]))
+
+
+def _unreadable(run_id: str, seq: int, kind: str, exc: Exception) -> DeserializationError:
+    said = str(exc) if isinstance(exc, DeserializationError) else f"its columns do not hold one ({exc!r})"
+    if isinstance(exc, json.JSONDecodeError):
+        said = f"its data are not JSON ({exc})"
+    return DeserializationError(f"run {run_id}, seq {seq}: the record of kind {kind} cannot be read: {said}")

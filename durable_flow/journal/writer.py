@@ -1,0 +1,247 @@
+"""The writer: one thread that commits whatever waits, together, and wakes all who wait by one callback."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from ..errors import JournalError, JournalUnavailableError, WriteOutcomeUnknown
+from .batch import AppendUnit, Batch, Unit, is_trouble
+from .files import PASSING, grow_write_ahead_log, primary_code, unavailable
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+# Above this many units in the queue, callers that can wait do so.
+MAX_QUEUED = 1024
+# How long to wait before trying again what failed by trouble that may pass.
+_PAUSE_SECONDS = 0.05
+
+
+class _Job:
+    """A unit in the queue: who waits for it, and until when."""
+
+    __slots__ = ("deadline", "future", "unit")
+
+    def __init__(self, unit: Unit, future: asyncio.Future[Any] | concurrent.futures.Future[Any], deadline: float):
+        self.unit, self.future, self.deadline = unit, future, deadline
+
+
+class Writer:
+    """Group commit: takes all units that wait while a commit is under way and commits them together.
+
+    A unit's future gives its result; RunFenced, or another error of its own; JournalUnavailableError if it could not be
+    written within `deadline_seconds`; or WriteOutcomeUnknown if it may have been. Cancelling a future stops nothing.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        seal: Seal | None = None,
+        deadline_seconds: float = 30.0,
+    ):
+        self._path = path
+        self._connect = connect
+        self._seal = seal
+        self._deadline_seconds = deadline_seconds
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+        self._queued = 0
+        self._room: list[asyncio.Future[None]] = []
+        self._heads: dict[int, tuple[int, int]] = {}
+        self._connection: sqlite3.Connection | None = None
+        self.commits = self.rows = 0
+
+    # On the event loop.
+
+    def put(self, unit: Unit) -> asyncio.Future[Any]:
+        """Queue a unit and return the future of its result."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._check()
+        self._queued += 1
+        self._queue.put(_Job(unit, future, time.monotonic() + self._deadline_seconds))
+        return future
+
+    def put_from_thread(self, unit: Unit) -> concurrent.futures.Future[Any]:
+        """Queue a unit from any thread; the future is for threads, too."""
+        self._check()
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._queue.put(_Job(unit, future, time.monotonic() + self._deadline_seconds))
+        return future
+
+    async def room(self) -> None:
+        """Wait until the queue is short enough: the back-pressure on callers that bring new work."""
+        while self._queued >= MAX_QUEUED:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(waiter)
+            await waiter
+
+    async def close(self) -> None:
+        """Write what is queued, then end the thread."""
+        self.stop()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    def stop(self) -> None:
+        """Let the thread end after what is queued. For any thread, also at the interpreter's exit."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise JournalUnavailableError(f"{self._path} was closed. Open it before it is used.")
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="durable-flow-writer", daemon=True)
+                    self._thread.start()
+
+    def _wake(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        self._queued -= len(results)
+        for future, result in results:
+            if future.done():  # its caller was cancelled
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        # All of them, in order: each looks again, and a cancelled one keeps nobody waiting.
+        for waiter in self._room:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._room.clear()
+
+    # On the thread.
+
+    def _run(self) -> None:
+        jobs: list[_Job] = []
+        ending = False
+        try:
+            while jobs or not ending:
+                if not jobs:
+                    job = self._queue.get()
+                    if job is None:
+                        ending = True
+                        continue
+                    jobs.append(job)
+                try:
+                    while True:
+                        job = self._queue.get_nowait()
+                        if job is None:
+                            ending = True
+                        else:
+                            jobs.append(job)
+                except Empty:
+                    pass
+                jobs = self._work(jobs)
+        finally:
+            self._drop()
+
+    def _work(self, jobs: list[_Job]) -> list[_Job]:
+        """Commit the jobs in one transaction. Returns those to be tried again."""
+        units = [job.unit for job in jobs]
+        committing = False
+        try:
+            connection = self._ready()
+            batch = Batch(connection, self._seal, self._heads)
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                batch.apply(units)
+            except Exception as exc:
+                if is_trouble(exc):
+                    raise
+                # One of the units was refused: only that one may fail.
+                connection.execute("ROLLBACK")
+                batch = Batch(connection, self._seal, self._heads)
+                connection.execute("BEGIN IMMEDIATE")
+                batch.apply_one_by_one(units)
+            committing = True
+            connection.execute("COMMIT")
+        except Exception as exc:
+            return self._failed(jobs, exc, in_doubt=committing)
+        self.commits += 1
+        self.rows += batch.rows
+        self._heads.update(batch.new_heads)
+        for unit in units:
+            if isinstance(unit, AppendUnit) and (unit.last or batch.outcomes[unit] is not None):
+                self._heads.pop(unit.run, None)
+        self._tell([(job, batch.outcomes[job.unit]) for job in jobs])
+        return []
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = self._connect()
+            grow_write_ahead_log(self._connection, self._path)
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # nothing of it is used any more
+                connection.close()
+
+    def _failed(self, jobs: list[_Job], exc: Exception, *, in_doubt: bool) -> list[_Job]:
+        """Undo a transaction that failed; tell those whose time is over and return the others, to be tried again."""
+        busy = isinstance(exc, sqlite3.Error) and primary_code(exc) == sqlite3.SQLITE_BUSY
+        connection = self._connection
+        if connection is not None and connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except sqlite3.Error:
+                self._drop()
+        elif in_doubt or not busy:
+            # SQLite has rolled back by itself, and a statement on this connection would now commit alone.
+            self._drop()
+        # What was remembered of these runs may be wrong now; the journal tells.
+        self._heads.clear()
+        passing = isinstance(exc, sqlite3.Error) and primary_code(exc) in PASSING
+        now = time.monotonic()
+        over: list[tuple[_Job, Any]] = []
+        left = []
+        for job in jobs:
+            # Once in doubt, a unit stays it until it was looked for.
+            job.unit.again = job.unit.again or in_doubt
+            if (passing or job.unit.again) and now < job.deadline:
+                left.append(job)
+            else:
+                over.append((job, self._lost(job.unit, exc)))
+        self._tell(over)
+        if left:
+            time.sleep(_PAUSE_SECONDS)
+        return left
+
+    def _lost(self, unit: Unit, exc: Exception) -> JournalError:
+        if not unit.again:
+            return unavailable(self._path, exc)
+        error = WriteOutcomeUnknown(
+            f"{self._path}: a commit failed ({exc}), and whether it was made could not be found out within "
+            f"{self._deadline_seconds:g} seconds. Resume the run when the database works again: its journal tells."
+        )
+        error.__cause__ = exc
+        return error
+
+    def _tell(self, outcomes: list[tuple[_Job, Any]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+        for job, result in outcomes:
+            if isinstance(job.future, asyncio.Future):
+                by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
+            elif isinstance(result, BaseException):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+        for loop, results in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # a loop that has ended, and with it everybody who waited
+                loop.call_soon_threadsafe(self._wake, results)

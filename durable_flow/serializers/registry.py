@@ -1,0 +1,71 @@
+"""The registry: which class a stored name means for one serializer, and how its objects are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..errors import SerializationError
+from ..events import Event, event_name, find_event_class
+from .names import find_loaded, stored_name
+from .plans import EnumPlan, Plan, plan_for
+from .refusal import Refusal
+
+
+class Registry:
+    """Finds classes by stored name: first those given explicitly, then all that the program has loaded.
+
+    A name is used for writing only if it leads back to the same class at that moment, because reading could give an
+    object of another class otherwise.
+    """
+
+    def __init__(self, types: Iterable[type] = ()):
+        self._own: dict[str, type] = {}
+        self._plans: dict[type, Plan | EnumPlan | None] = {}
+        for cls in types:
+            name = event_name(cls) if issubclass(cls, Event) else stored_name(cls)
+            if self._own.setdefault(name, cls) is not cls:
+                raise SerializationError(
+                    f"two classes have the stored name {name!r}: {stored_name(self._own[name])} and "
+                    f"{stored_name(cls)}; give one of them an event_name of its own"
+                )
+
+    def find_event(self, name: str) -> type[Event] | None:
+        """Return the event class that stored events of this name belong to."""
+        found = self._own.get(name) or find_event_class(name) or (find_loaded(name) if ":" in name else None)
+        if found is not None and issubclass(found, Event):
+            return found
+        return Event if name == "Event" else None  # the base class is the only one that did not register itself
+
+    def find_class(self, name: str) -> type | None:
+        """Return the class of this name ("module:qualname")."""
+        return self._own.get(name) or find_loaded(name)
+
+    def name_of_event(self, cls: type[Event]) -> str:
+        """Return the name under which events of this class are stored. Raises Refusal."""
+        for name in (event_name(cls), stored_name(cls)):
+            if self.find_event(name) is cls:
+                return name
+        raise Refusal(
+            f"event class {stored_name(cls)} would not be found when the event is read: another class is called "
+            f"{event_name(cls)!r} now; give one of them an event_name of its own, or define it at module level"
+        )
+
+    def name_of_class(self, cls: type) -> str:
+        """Return the name under which objects of this class are stored. Raises Refusal."""
+        name = stored_name(cls)
+        found = self.find_class(name)
+        if found is cls:
+            return name
+        problem = "is not found in its module" if found is None else "is no longer what its module has under this name"
+        raise Refusal(
+            f"class {name} {problem}, so the object could not be read again; define the class at module level, once, "
+            f"or register_adapter({cls.__qualname__}, encode, decode)"
+        )
+
+    def plan(self, cls: type) -> Plan | EnumPlan | None:
+        """Return how objects of this class are stored; None if only an adapter could do it. Raises Refusal."""
+        try:
+            return self._plans[cls]
+        except KeyError:
+            plan = self._plans[cls] = plan_for(cls)
+            return plan
