@@ -24,6 +24,7 @@ class Event(BaseModel):
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow")
+    event_name: ClassVar[str]
     event_version: ClassVar[int] = 1
     _stored_name: ClassVar[str] = "Event"
 
@@ -161,6 +162,9 @@ RunResultT = TypeVar("RunResultT")
 def event_name(cls: type[Event]) -> str:
     """Return the name under which the journal stores events of this class."""
     return cls._stored_name
+
+
+_classes["Event"] = weakref.ref(Event)
 
 
 def find_event_class(name: str) -> type[Event] | None:

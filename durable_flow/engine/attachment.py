@@ -78,6 +78,9 @@ class Attachment:
     def fail(self, error: BaseException) -> None:
         """The run could not be started or went on being unreachable; awaiting raises the error."""
         self.failure = error
+        if not self.interested:
+            # Nobody may ever await the handler; an error must not pass in silence.
+            logger.error("run %s: %s", self.run_id, error, extra={"action": "run_unavailable", "run_id": self.run_id})
         self._begun = True
         self._pending.clear()
         self.detach()

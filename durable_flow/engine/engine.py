@@ -549,6 +549,7 @@ class Engine:
 
     async def _close(self) -> None:
         self._closed = True
+        _engines.get(self.loop, {}).pop((self.settings, self.options), None)
         if self._heart is not None:
             self._heart.stop()
         for run in list(self.runs.values()):

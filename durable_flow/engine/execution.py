@@ -327,6 +327,7 @@ class Execution:
     async def sleep(self, seconds: float) -> None:
         """Sleep on a durable timer: a re-run sleeps for what is left of it."""
         self._require_attached()
+        self._refuse_lock("sleeps on a durable timer")
         place, record = self._history.take(SLEEP, "")
         if record is None:
             due_at = self.run.clock.now() + round(max(0.0, seconds) * MICROSECONDS)
@@ -350,11 +351,7 @@ class Execution:
     ) -> Event:
         """Wait for an event; raises TimeoutError when the deadline, kept in the journal, passes first."""
         self._require_attached()
-        if self.run.lock_holder is self:
-            raise ContextStateError(
-                f"step {self.step!r} of run {self.run.run_id} waits for an event inside ctx.lock; nobody else could "
-                "get the lock until the answer comes. Leave the lock first"
-            )
+        self._refuse_lock("waits for an event")
         wanted = (event_name(cls),)
         asked = None if prompt is None else self.codec.encode_event(prompt)
         needed = self.codec.encode_value(dict(requirements), "requirements") if requirements else None
@@ -445,6 +442,13 @@ class Execution:
     def _require_attached(self) -> None:
         if not self.attached:
             raise ContextStateError(self._detached())
+
+    def _refuse_lock(self, what: str) -> None:
+        if self.run.lock_holder is self:
+            raise ContextStateError(
+                f"step {self.step!r} of run {self.run.run_id} {what} inside ctx.lock; nobody else could get the lock "
+                "until that is over, and it is not kept over a restart. Leave the lock first"
+            )
 
     def _detached(self) -> str:
         return (

@@ -166,7 +166,7 @@ class Run:
         elif self._inbox:
             self._turn_soon()  # what waited for the run comes first; it acts when that is durable
         else:
-            self._act()
+            self._act_or_drop()
 
     def accept(self, incoming: Incoming, reply: Reply | None = None) -> None:
         """Take something that concerns the run; `reply` ends when its records are durable."""
@@ -272,7 +272,13 @@ class Run:
             self.drop(error)
             return
         self._tell_replies(None)
-        self._act()
+        self._act_or_drop()
+
+    def _act_or_drop(self) -> None:
+        try:
+            self._act()
+        except Exception as error:
+            self.drop(error)
 
     def _tell_replies(self, error: BaseException | None) -> None:
         replies, self._replies = self._replies, []
@@ -376,6 +382,12 @@ class Run:
 
     def _durable(self, appended: asyncio.Future[None]) -> None:
         """The append has an outcome. Only now does anything leave the loop."""
+        try:
+            self._appended_with(appended)
+        except Exception as error:
+            self.drop(error)
+
+    def _appended_with(self, appended: asyncio.Future[None]) -> None:
         self._appending = False
         error = appended.exception() if not appended.cancelled() else DurableFlowError("the append was cancelled")
         if self.closed:

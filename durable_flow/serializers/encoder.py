@@ -208,7 +208,7 @@ def _is_json(value: Any, levels: int) -> bool:
         )
     if cls is list:
         return levels > 0 and all(_is_json(item, levels - 1) for item in value)
-    return cls in PRIMITIVES
+    return cls in _UNCHECKED or cls is str or (cls is int and value.bit_length() <= _MAX_INT_BITS)
 
 
 def _unknown(cls: type) -> str:

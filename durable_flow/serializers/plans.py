@@ -61,8 +61,8 @@ def plan_for(cls: type) -> Plan | EnumPlan | None:
 class ModelPlan:
     """Stores pydantic models: fields and extra data, without `exclude=True` fields.
 
-    `kept` names the stored fields. `is_simple`: all of them are stored under their own names, there are no private
-    attributes, and extra data are taken.
+    `kept` names the stored fields. `is_simple`: all fields are stored under their own names, extra data are taken, and
+    there is nothing else to look at.
     """
 
     def __init__(self, cls: type[BaseModel]):
@@ -73,8 +73,11 @@ class ModelPlan:
         self.private = dict(cls.__private_attributes__)
         self._is_root = issubclass(cls, RootModel)  # has these two on the class; on the object they would be data
         excluded = self.fields.keys() - self.kept
+        self._other_slots = _slots(cls) - _slots(BaseModel)
         self.is_simple = (
-            self.allows_extra and not excluded and not self.private and not any(name[:1] == "$" for name in self.fields)
+            self.allows_extra
+            and not (excluded or self.private or self._other_slots)
+            and not any(name[:1] == "$" for name in self.fields)
         )
         self._left_out = excluded | _cached_properties(cls)
         for name in excluded:
@@ -89,6 +92,7 @@ class ModelPlan:
         state: dict[str, Any] = value.__dict__
         if state.keys() != self.kept:
             state = _only_kept(value, state, self.kept, self._left_out)
+        _refuse_filled(value, self._other_slots)
         if value.__pydantic_private__:
             self._check_private(value.__pydantic_private__, state)
         extra = value.__pydantic_extra__
@@ -137,7 +141,7 @@ class ModelPlan:
             if name in _KEPT_ELSEWHERE and issubclass(self.cls, InputRequiredEvent):
                 continue
             default = defaults.get(name, PydanticUndefined)
-            if type(value) is not type(default) or not (value is default or value == default):
+            if not _is_same(value, default):
                 raise Refusal(
                     f"its private attribute {name} differs from its default, and private attributes are not stored; "
                     f"make it a field, or register_adapter({self.cls.__qualname__}, encode, decode)"
@@ -167,15 +171,13 @@ class DataclassPlan:
         self.fields = {field.name: field for field in dataclasses.fields(cls)}
         self._names = frozenset(self.fields)
         self._left_out = _cached_properties(cls)
-        slots = {name for base in cls.__mro__ for name in _slots(base)}
+        slots = _slots(cls)
         self._slots = slots & self._names
-        self._other_slots = slots - self._names - {"__dict__", "__weakref__"}
+        self._other_slots = slots - self._names
 
     def take(self, value: Any) -> tuple[dict[str, Any], list[str]]:
         """Return all fields; refuses instance attributes that are no fields."""
-        for name in self._other_slots:
-            if hasattr(value, name):
-                raise Refusal(_no_field(value, name))
+        _refuse_filled(value, self._other_slots)
         state: dict[str, Any] = getattr(value, "__dict__", {})
         if self._slots:
             state = state | {name: getattr(value, name) for name in self._slots if hasattr(value, name)}
@@ -251,6 +253,13 @@ class EnumPlan:
             ) from error
 
 
+def _is_same(value: Any, default: Any) -> bool:
+    try:
+        return value is default or (type(value) is type(default) and bool(value == default))
+    except Exception:  # arrays, for instance, are neither equal nor unequal
+        return False
+
+
 def _only_kept(value: Any, state: dict[str, Any], kept: frozenset[str], left_out: AbstractSet[str]) -> dict[str, Any]:
     """Return the part of an object's attributes that is stored. Raises Refusal if one is missing or unknown."""
     for name in state.keys() - kept - left_out:
@@ -295,9 +304,21 @@ def _cached_properties(cls: type) -> frozenset[str]:
     )
 
 
-def _slots(cls: type) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def _slots(cls: type) -> set[str]:
+    """Return the names of the attributes that objects of this class keep in slots."""
+    found: set[str] = set()
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            is_mangled = name.startswith("__") and not name.endswith("__")
+            found.add(f"_{base.__name__.lstrip('_')}{name}" if is_mangled else name)
+    return found - {"__dict__", "__weakref__"}
+
+
+def _refuse_filled(value: Any, slots: Iterable[str]) -> None:
+    for name in slots:
+        if hasattr(value, name):
+            raise Refusal(_no_field(value, name))
 
 
 def _refuse_builtin_base(cls: type) -> None:

@@ -167,6 +167,7 @@ VALUES: list[Any] = [
     {"k": {"k": (Slotted(1), {Slotted(2)})}},
     UnknownEvent(name="Gone", raw={"a": 1}),
     UnknownEvent(name="Gone", raw={"a": {"$tuple": 5}, "$unset": ["a"]}),
+    UnknownEvent(name="Gone", raw={"n": 10**5000}),
     UnknownEvent(name="Gone", raw={1: (2,)}),
     UnknownEvent(name="Work", raw={"n": 1}),
     UnknownEvent(name="Gone"),

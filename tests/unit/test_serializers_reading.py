@@ -25,6 +25,7 @@ from durable_flow.events import Event, UnknownEvent
 from durable_flow.serializers import JsonSerializer, register_adapter
 
 json = JsonSerializer()
+SAMPLES = Work.__module__
 
 
 def test_classes_local_to_a_function_are_refused_except_events():
@@ -62,7 +63,7 @@ def test_an_event_class_that_lost_its_name_is_stored_by_module_or_refused():
 
     try:
         data = json.serialize(module_level)
-        assert data == f'{{"$event":"{__name__}:Work","n":1}}'.encode()
+        assert data == f'{{"$event":"{SAMPLES}:Work","n":1}}'.encode()
         assert same(json.deserialize(data), module_level)
     finally:
         Work.__pydantic_init_subclass__()  # takes its name back
@@ -134,7 +135,7 @@ def test_an_event_class_defined_later_reads_what_was_unknown():
 def test_data_that_cannot_be_read_are_an_error(data: bytes, message: str):
     loaded = set(sys.modules)
     with pytest.raises(DeserializationError, match=message):
-        json.deserialize(data.replace(b"%(m)b", __name__.encode()))
+        json.deserialize(data.replace(b"%(m)b", SAMPLES.encode()))
     assert set(sys.modules) == loaded
 
 
@@ -152,15 +153,15 @@ def test_reading_does_not_call_a_modules_getattr():
 
 
 def test_classes_may_have_changed_since():
-    point = f'{{"$type":"{__name__}:Point","x":1,"dropped":[1]}}'.encode()
+    point = f'{{"$type":"{SAMPLES}:Point","x":1,"dropped":[1]}}'.encode()
     assert json.deserialize(point) == Point(1)
-    pair = f'{{"$type":"{__name__}:Pair","left":1,"dropped":[1]}}'.encode()
+    pair = f'{{"$type":"{SAMPLES}:Pair","left":1,"dropped":[1]}}'.encode()
     assert json.deserialize(pair) == Pair(1)
-    person = f'{{"$type":"{__name__}:Person","name":"x","dropped":[1]}}'.encode()
+    person = f'{{"$type":"{SAMPLES}:Person","name":"x","dropped":[1]}}'.encode()
     assert same(json.deserialize(person), Person(name="x"))
-    opened = f'{{"$type":"{__name__}:Open","kept":[1]}}'.encode()
+    opened = f'{{"$type":"{SAMPLES}:Open","kept":[1]}}'.encode()
     assert same(json.deserialize(opened), Open(kept=[1]))
-    guarded = f'{{"$type":"{__name__}:Guarded","shown":1,"hidden":5}}'.encode()
+    guarded = f'{{"$type":"{SAMPLES}:Guarded","shown":1,"hidden":5}}'.encode()
     assert json.deserialize(guarded).hidden == 5
     assert json.deserialize(b'{"$event":"Batch","gone":1}') == Batch(gone=1)
 

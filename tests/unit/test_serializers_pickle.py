@@ -1,0 +1,93 @@
+"""The pickle serializer: signed, verified before it is parsed, and imported only when asked for."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+from serializer_samples import Outer, Work
+
+from durable_flow.errors import DeserializationError, SerializationError
+from durable_flow.serializers import PickleSerializer
+
+
+class Unlikely(Exception):
+    """Has no part in JSON."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Unlikely and other.args == self.args
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (explode, ("boom",))
+
+
+exploded: list[str] = []
+
+
+def explode(word: str) -> None:
+    exploded.append(word)
+
+
+def test_values_come_back():
+    serializer = PickleSerializer(key="k")
+    for value in (Work(n=1), Outer(original_event=Work(n=1, x=(1,))), Unlikely("x"), {1: (2, {3})}):
+        assert serializer.deserialize(serializer.serialize(value)) == value
+    assert serializer.codec == "pickle"
+
+
+def test_without_a_key_it_is_not_made(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DURABLE_FLOW_SERIALIZER_KEY", raising=False)
+    for key in (None, "", b""):
+        with pytest.raises(SerializationError, match="pass key=, or set the environment variable"):
+            PickleSerializer(key=key)
+
+
+def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DURABLE_FLOW_SERIALIZER_KEY", "from outside")
+    data = PickleSerializer().serialize([1])
+    assert PickleSerializer(key=b"from outside").deserialize(data) == [1]
+
+
+def test_nothing_is_unpickled_that_the_key_has_not_signed():
+    serializer = PickleSerializer(key="k")
+    bomb = PickleSerializer(key="other").serialize(Bomb())
+    changed = bytearray(serializer.serialize([1]))
+    changed[-2] ^= 1
+    for data in (bomb, pickle.dumps(Bomb()), bytes(32) + pickle.dumps(Bomb()), bytes(changed), b"", b"x"):
+        with pytest.raises(DeserializationError, match="nothing was unpickled"):
+            serializer.deserialize(data)
+    assert exploded == []
+    serializer.deserialize(serializer.serialize(Bomb()))
+    assert exploded == ["boom"]  # so the bomb would have gone off
+
+
+def test_what_cannot_be_pickled_is_refused():
+    with pytest.raises(SerializationError, match=r"^Work: cannot be pickled: ") as caught:
+        PickleSerializer(key="k").serialize(Work(n=1, handle=lambda: 0))
+    assert caught.value.path == "Work"
+
+
+def test_signed_data_that_can_no_longer_be_read_are_an_error(monkeypatch: pytest.MonkeyPatch):
+    serializer = PickleSerializer(key="k")
+    data = serializer.serialize(Unlikely("x"))
+    monkeypatch.delattr(sys.modules[__name__], "Unlikely")
+    with pytest.raises(DeserializationError, match="cannot be read: AttributeError"):
+        serializer.deserialize(data)
+
+
+def test_pickle_is_imported_only_when_asked_for():
+    program = (
+        "import sys, durable_flow.serializers as s; assert 'durable_flow.serializers.pickle' not in sys.modules\n"
+        "s.JsonSerializer().serialize({1: 2}); assert 'durable_flow.serializers.pickle' not in sys.modules\n"
+        "s.PickleSerializer; assert 'durable_flow.serializers.pickle' in sys.modules\n"
+        "try: s.NoSuchSerializer\n"
+        "except AttributeError: print('fine')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("fine\n", "")
