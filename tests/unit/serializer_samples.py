@@ -17,7 +17,7 @@ from durable_flow.events import Event
 from durable_flow.serializers import JsonSerializer
 
 
-class Work(Event):
+class SampleWork(Event):
     n: int
 
 

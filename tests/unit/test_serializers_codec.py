@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
-from serializer_samples import Batch, Colour, Level, Outer, Point, Renamed, Work
+from serializer_samples import Batch, Colour, Level, Outer, Point, Renamed, SampleWork
 
 from durable_flow.errors import DeserializationError, PayloadTooLargeError, SerializationError
 from durable_flow.events import Event, UnknownEvent
@@ -37,7 +37,9 @@ class Mirror:
 
 
 def test_an_event_is_encoded_with_its_name_and_version():
-    assert codec.encode_event(Work(n=1)) == EncodedEvent("Work", "json", 1, b'{"$event":"Work","n":1}')
+    assert codec.encode_event(SampleWork(n=1)) == EncodedEvent(
+        "SampleWork", "json", 1, b'{"$event":"SampleWork","n":1}'
+    )
     assert codec.encode_event(Renamed(n=1))[:3] == ("work.renamed", "json", 1)
     encoded = codec.encode_event(Versioned())
     assert type(encoded) is EncodedEvent
@@ -74,10 +76,10 @@ def test_an_error_without_a_path_gets_the_callers():
 
 
 def test_data_are_read_by_the_serializer_that_wrote_them():
-    old = Codec(PickleSerializer(key="k")).encode_event(Work(n=1))
+    old = Codec(PickleSerializer(key="k")).encode_event(SampleWork(n=1))
     both = Codec(Mirror(), readers=[PickleSerializer(key="k"), JsonSerializer()])
-    assert both.decode_event(old) == Work(n=1)
-    assert both.decode_event(codec.encode_event(Work(n=2))) == Work(n=2)
+    assert both.decode_event(old) == SampleWork(n=1)
+    assert both.decode_event(codec.encode_event(SampleWork(n=2))) == SampleWork(n=2)
     assert both.decode_value(both.encode_value("abc")) == "abc"
     assert both.encode_value("abc") == EncodedValue("mirror", b"cba")
 
@@ -86,12 +88,14 @@ def test_an_unknown_codec_is_an_error_and_nothing_else_is_tried():
     with pytest.raises(DeserializationError, match="'mirror', but this program reads only 'json'; pass that"):
         codec.decode_value(EncodedValue("mirror", b"1"))
     with pytest.raises(DeserializationError, match="by the serializer 'pickle'"):
-        codec.decode_event(Codec(PickleSerializer(key="k")).encode_event(Work(n=1)))
+        codec.decode_event(Codec(PickleSerializer(key="k")).encode_event(SampleWork(n=1)))
 
 
 def test_data_that_are_no_event_are_not_given_out_as_one():
-    with pytest.raises(DeserializationError, match="the stored data of event 'Work' are a dict, which is no event"):
-        codec.decode_event(EncodedEvent("Work", "json", 1, b"{}"))
+    with pytest.raises(
+        DeserializationError, match="the stored data of event 'SampleWork' are a dict, which is no event"
+    ):
+        codec.decode_event(EncodedEvent("SampleWork", "json", 1, b"{}"))
 
 
 def test_a_payload_above_the_limit_is_refused():
@@ -100,9 +104,9 @@ def test_a_payload_above_the_limit_is_refused():
     with pytest.raises(PayloadTooLargeError, match=r"^state\.x: takes 25 bytes, .*max_payload_bytes is 24") as caught:
         small.encode_value("x" * 23, "state.x")
     assert caught.value.path == "state.x"
-    assert small.encode_event(Work(n=10)).v == 1
-    with pytest.raises(PayloadTooLargeError, match=r"^Work: takes 25 bytes"):
-        small.encode_event(Work(n=100))
+    assert small.encode_event(SampleWork(n=10)).v == 1
+    with pytest.raises(PayloadTooLargeError, match=r"^SampleWork: takes 25 bytes"):
+        small.encode_event(SampleWork(n=100))
     with pytest.raises(PayloadTooLargeError, match=r"^Gone: takes "):
         small.encode_event(UnknownEvent(name="Gone", raw={"text": "x" * 20}))
 
@@ -135,7 +139,7 @@ def test_what_cannot_change_in_place():
     ):
         assert codec.is_immutable(value)
         assert codec.is_immutable((1, ("a", value)))
-    for value in ([], {}, set(), frozenset(), bytearray(), Work(n=1), Point(1), ([],), (1, (2, [3])), object()):
+    for value in ([], {}, set(), frozenset(), bytearray(), SampleWork(n=1), Point(1), ([],), (1, (2, [3])), object()):
         assert not codec.is_immutable(value)
 
 

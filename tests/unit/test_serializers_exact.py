@@ -35,7 +35,7 @@ from serializer_samples import (
     Slotted,
     WithPrivate,
     Word,
-    Work,
+    SampleWork,
     same,
 )
 
@@ -79,8 +79,8 @@ VALUES: list[Any] = [
     {"$": 1},
     {"$tuple": [1]},
     {"$$tuple": [1]},
-    {"a": 1, "$event": "Work"},
-    {"$event": "Work", "n": 1},
+    {"a": 1, "$event": "SampleWork"},
+    {"$event": "SampleWork", "n": 1},
     {"a\n$b": 1},
     {"a": [{"$set": 1}]},
     (),
@@ -149,9 +149,9 @@ VALUES: list[Any] = [
     WithPrivate(),
     Numbers([1, 2]),
     Outside.Inside(a=1),
-    Work(n=1),
-    Work(n=1, more=(1,)),
-    Work(n=1, **{"$unset": 1, "$event": "x"}),
+    SampleWork(n=1),
+    SampleWork(n=1, more=(1,)),
+    SampleWork(n=1, **{"$unset": 1, "$event": "x"}),
     Event(),
     Event(n=1),
     StartEvent(query="$"),
@@ -160,16 +160,16 @@ VALUES: list[Any] = [
     Renamed(n=2),
     Batch(),
     Batch(parts=[1, {"a": 1}], when=Colour.RED),
-    Outer(original_event=Work(n=1)),
+    Outer(original_event=SampleWork(n=1)),
     Outer(original_event=Outer(original_event=Event(a=[Person(name="p")]))),
     InputRequiredEvent(prefix="?"),
-    [Work(n=1), Person(name="x"), Point(1)],
+    [SampleWork(n=1), Person(name="x"), Point(1)],
     {"k": {"k": (Slotted(1), {Slotted(2)})}},
     UnknownEvent(name="Gone", raw={"a": 1}),
     UnknownEvent(name="Gone", raw={"a": {"$tuple": 5}, "$unset": ["a"]}),
     UnknownEvent(name="Gone", raw={"n": 10**5000}),
     UnknownEvent(name="Gone", raw={1: (2,)}),
-    UnknownEvent(name="Work", raw={"n": 1}),
+    UnknownEvent(name="SampleWork", raw={"n": 1}),
     UnknownEvent(name="Gone"),
     UnknownEvent(name="Gone", raw={"$event": 1}),
     UnknownEvent(name="Gone", raw={"a": 1}, more=1),
@@ -192,7 +192,7 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value: Any):
 
 def test_plain_data_are_plain_json():
     assert json.serialize({"a": [1, 2.5, None, True, "x"]}) == b'{"a":[1,2.5,null,true,"x"]}'
-    assert json.serialize(Work(n=1, note="x")) == b'{"$event":"Work","n":1,"note":"x"}'
+    assert json.serialize(SampleWork(n=1, note="x")) == b'{"$event":"SampleWork","n":1,"note":"x"}'
     assert json.serialize(Renamed(n=1)) == b'{"$event":"work.renamed","n":1}'
 
 
@@ -204,7 +204,7 @@ def test_equal_sets_have_one_encoding():
 
 
 def test_an_event_is_exact_when_its_fields_were_given_other_types():
-    event = Work(n=1)
+    event = SampleWork(n=1)
     event.n = ("not", "an int")  # type: ignore[assignment]
     assert same(json.deserialize(json.serialize(event)), event)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from serializer_samples import Batch, Colour, Level, Pair, Permission, Person, Point, Slotted, Work, same
+from serializer_samples import Batch, Colour, Level, Pair, Permission, Person, Point, Slotted, SampleWork, same
 
 from durable_flow.events import Event
 from durable_flow.serializers import JsonSerializer
@@ -71,7 +71,7 @@ def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         | st.builds(Pair, inner, inner)
         | st.builds(lambda tags: Person.model_construct(name="x", tags=tags), inner)
         | st.builds(
-            lambda extra, n: event_with(Work, extra, n=n), st.dictionaries(text, inner, max_size=3), st.integers()
+            lambda extra, n: event_with(SampleWork, extra, n=n), st.dictionaries(text, inner, max_size=3), st.integers()
         )
         | st.builds(lambda extra: event_with(Event, extra), st.dictionaries(text, inner, max_size=3))
         | st.builds(lambda when: Batch(when=when), inner)

@@ -28,10 +28,10 @@ class Shop:
         point: Point
         colour: Colour = Colour.RED
 
-class Work(Event):
+class SampleWork(Event):
     item: Shop.Item
 
-VALUE = Work(item=Shop.Item(point=Point(1)))
+VALUE = SampleWork(item=Shop.Item(point=Point(1)))
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["read"]:

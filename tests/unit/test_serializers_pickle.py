@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from serializer_samples import Outer, Work
+from serializer_samples import Outer, SampleWork
 
 from durable_flow.errors import DeserializationError, SerializationError
 from durable_flow.serializers import PickleSerializer
@@ -36,7 +36,7 @@ def explode(word: str) -> None:
 
 def test_values_come_back():
     serializer = PickleSerializer(key="k")
-    for value in (Work(n=1), Outer(original_event=Work(n=1, x=(1,))), Unlikely("x"), {1: (2, {3})}):
+    for value in (SampleWork(n=1), Outer(original_event=SampleWork(n=1, x=(1,))), Unlikely("x"), {1: (2, {3})}):
         assert serializer.deserialize(serializer.serialize(value)) == value
     assert serializer.codec == "pickle"
 
@@ -68,9 +68,9 @@ def test_nothing_is_unpickled_that_the_key_has_not_signed():
 
 
 def test_what_cannot_be_pickled_is_refused():
-    with pytest.raises(SerializationError, match=r"^Work: cannot be pickled: ") as caught:
-        PickleSerializer(key="k").serialize(Work(n=1, handle=lambda: 0))
-    assert caught.value.path == "Work"
+    with pytest.raises(SerializationError, match=r"^SampleWork: cannot be pickled: ") as caught:
+        PickleSerializer(key="k").serialize(SampleWork(n=1, handle=lambda: 0))
+    assert caught.value.path == "SampleWork"
 
 
 def test_signed_data_that_can_no_longer_be_read_are_an_error(monkeypatch: pytest.MonkeyPatch):

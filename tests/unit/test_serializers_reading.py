@@ -15,7 +15,7 @@ from serializer_samples import (
     Pair,
     Person,
     Point,
-    Work,
+    SampleWork,
     refused,
     same,
 )
@@ -25,7 +25,7 @@ from durable_flow.events import Event, UnknownEvent
 from durable_flow.serializers import JsonSerializer, register_adapter
 
 json = JsonSerializer()
-SAMPLES = Work.__module__
+SAMPLES = SampleWork.__module__
 
 
 def test_classes_local_to_a_function_are_refused_except_events():
@@ -55,18 +55,18 @@ def test_an_event_class_that_lost_its_name_is_stored_by_module_or_refused():
     second = define()
     refused(first(), "Twice", "would not be found")
     assert type(json.deserialize(old)) is second
-    module_level = Work(n=1)
-    assert json.serialize(module_level) == b'{"$event":"Work","n":1}'
+    module_level = SampleWork(n=1)
+    assert json.serialize(module_level) == b'{"$event":"SampleWork","n":1}'
 
     class Shadow(Event):
-        event_name: ClassVar[str] = "Work"
+        event_name: ClassVar[str] = "SampleWork"
 
     try:
         data = json.serialize(module_level)
-        assert data == f'{{"$event":"{SAMPLES}:Work","n":1}}'.encode()
+        assert data == f'{{"$event":"{SAMPLES}:SampleWork","n":1}}'.encode()
         assert same(json.deserialize(data), module_level)
     finally:
-        Work.__pydantic_init_subclass__()  # takes its name back
+        SampleWork.__pydantic_init_subclass__()  # takes its name back
 
 
 def test_explicit_types_come_before_all_others():
@@ -115,7 +115,7 @@ def test_an_event_class_defined_later_reads_what_was_unknown():
         (b'{"$enum":["antigravity:X","A"]}', "import the module that defines it before reading"),
         (b'{"$type":"os:path"}', "has not loaded"),
         (b'{"$type":"decimal:Decimal"}', "no longer a model"),
-        (b'{"$event":"Work"}', r"Work have no value for its field 'n', which has no default"),
+        (b'{"$event":"SampleWork"}', r"SampleWork have no value for its field 'n', which has no default"),
         (b'{"$type":"%(m)b:Point"}', "Point have no value for its field 'x'"),
         (b'{"$type":"%(m)b:Pair"}', "Pair have no value for its field 'left'"),
         (b'{"$enum":["%(m)b:Colour","GREEN"]}', "Colour has no member 'GREEN'"),

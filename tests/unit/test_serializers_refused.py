@@ -19,7 +19,7 @@ from serializer_samples import (
     Point,
     Renamed,
     WithPrivate,
-    Work,
+    SampleWork,
     refused,
     same,
 )
@@ -89,7 +89,7 @@ def no_value(value: Any) -> Any:
         ({"a": [1, 2, object()]}, "value['a'][2]", "register_adapter"),
         (Batch(parts=[0, 1, 2, {"when": Sub("x")}]), "Batch.parts[3]['when']", "subclass of str"),
         (Outer(original_event=Batch(when=Wrong())), "Outer.original_event.when", "Wrong"),
-        (Work(n=1, extra=len), "Work.extra", ""),
+        (SampleWork(n=1, extra=len), "SampleWork.extra", ""),
         (Point(1, object()), "value.y", ""),  # type: ignore[arg-type]
         ({1: {"x": object()}}, "value[1]['x']", ""),
         ({Sub("k"): 1}, "value.key('k')", "subclass of str"),
@@ -102,7 +102,7 @@ def no_value(value: Any) -> Any:
         (Counter("aa"), "value", "subclass of dict"),
         (memoryview(b"x"), "value", ""),
         (len, "value", ""),
-        (Work, "value", ""),
+        (SampleWork, "value", ""),
         (UTC, "value", ""),
         (DataError(1), "value", "derives from the builtin"),
         (Local(1), "value", "define the class at module level"),
@@ -110,15 +110,15 @@ def no_value(value: Any) -> Any:
         (datetime(2024, 1, 1, tzinfo=ZoneInfo.no_cache("Europe/Berlin")), "value", "ZoneInfo"),
         (no_field(Person(name="x")), "value", "attribute 'other' is no field of Person"),
         (no_field(Point(1)), "value", "attribute 'other' is no field of Point"),
-        (no_field(Work(n=1)), "Work", "attribute 'other' is no field of Work"),
+        (no_field(SampleWork(n=1)), "SampleWork", "attribute 'other' is no field of SampleWork"),
         (no_field(OrderedDict()), "value", "attributes"),
         (no_value(Person(name="x")), "value", "field name has no value"),
-        (no_value(Work(n=1)), "Work", "field n has no value"),
+        (no_value(SampleWork(n=1)), "SampleWork", "field n has no value"),
         ("\ud800", "value", "not valid Unicode"),
         (["a", "\ud800"], "value[1]", "not valid Unicode"),
         ({"a": {"\ud800": 1}}, "value['a']['\\ud800']", "not valid Unicode"),
         ({"\ud800": 1}, "value['\\ud800']", "not valid Unicode"),
-        (Work(n=1, s="\ud800"), "Work.s", "not valid Unicode"),
+        (SampleWork(n=1, s="\ud800"), "SampleWork.s", "not valid Unicode"),
         ({"\ud800"}, "value.member('\\ud800')", "not valid Unicode"),
         (pathlib.PurePosixPath("\udcff"), "value[1]", "not valid Unicode"),
     ],
@@ -186,7 +186,7 @@ def test_slots_that_are_no_fields_are_refused_if_they_hold_something():
 
 
 def test_extra_data_under_the_name_of_a_field_is_refused():
-    for event in (Work(n=1), Renamed()):
+    for event in (SampleWork(n=1), Renamed()):
         json.serialize(event)
         event._extra["n"] = 2
         refused(event, type(event).__name__, "extra data under the name of its field 'n'")
