@@ -99,13 +99,13 @@ def test_data_that_are_no_event_are_not_given_out_as_one():
 
 
 def test_a_payload_above_the_limit_is_refused():
-    small = Codec(JsonSerializer(), max_payload_bytes=24)
-    assert small.encode_value("x" * 22).data == b'"' + b"x" * 22 + b'"'
-    with pytest.raises(PayloadTooLargeError, match=r"^state\.x: takes 25 bytes, .*max_payload_bytes is 24") as caught:
-        small.encode_value("x" * 23, "state.x")
+    small = Codec(JsonSerializer(), max_payload_bytes=30)
+    assert small.encode_value("x" * 28).data == b'"' + b"x" * 28 + b'"'
+    with pytest.raises(PayloadTooLargeError, match=r"^state\.x: takes 31 bytes, .*max_payload_bytes is 30") as caught:
+        small.encode_value("x" * 29, "state.x")
     assert caught.value.path == "state.x"
     assert small.encode_event(SampleWork(n=10)).v == 1
-    with pytest.raises(PayloadTooLargeError, match=r"^SampleWork: takes 25 bytes"):
+    with pytest.raises(PayloadTooLargeError, match=r"^SampleWork: takes 31 bytes"):
         small.encode_event(SampleWork(n=100))
     with pytest.raises(PayloadTooLargeError, match=r"^Gone: takes "):
         small.encode_event(UnknownEvent(name="Gone", raw={"text": "x" * 20}))

@@ -32,10 +32,10 @@ from serializer_samples import (
     Plain,
     Point,
     Renamed,
+    SampleWork,
     Slotted,
     WithPrivate,
     Word,
-    SampleWork,
     same,
 )
 

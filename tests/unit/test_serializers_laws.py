@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from serializer_samples import Batch, Colour, Level, Pair, Permission, Person, Point, Slotted, SampleWork, same
+from serializer_samples import Batch, Colour, Level, Pair, Permission, Person, Point, SampleWork, Slotted, same
 
 from durable_flow.events import Event
 from durable_flow.serializers import JsonSerializer

@@ -18,8 +18,8 @@ from serializer_samples import (
     Person,
     Point,
     Renamed,
-    WithPrivate,
     SampleWork,
+    WithPrivate,
     refused,
     same,
 )
