@@ -42,7 +42,7 @@ from .records import (
     WaitOpened,
     WaitTimedOut,
 )
-from .state import RunState
+from .state import FAILED, TIMED_OUT, RunState
 
 
 def decide(state: RunState, incoming: Incoming) -> list[Fact]:
@@ -105,7 +105,8 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if state.attention is None:
                 facts.append(RunParked(incoming.reason))
         case ResumeRequested():
-            if state.ended or state.attention:
+            # What completed or was cancelled has ended for good.
+            if state.ended in (FAILED, TIMED_OUT) or (state.attention and not state.ended):
                 facts.append(RunResumed(incoming.by))
         case StartRequested():
             facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))

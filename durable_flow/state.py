@@ -148,5 +148,6 @@ class RunState:
             return None
         times = [w.deadline for w in self.waits.values() if w.deadline is not None and w.is_open]
         times += [t.due_at for t in self.timers.values() if not t.fired_at]
-        times += self.delayed.values()
+        # A retry that has come to a wait or a sleep of its own has begun: its time is past.
+        times += [at for task_id, at in self.delayed.items() if not self.tasks[task_id].open]
         return min(times, default=None)

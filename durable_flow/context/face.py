@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engine.live import MISSING
+from ..engine.live import MISSING, REQUIRED
 from ..errors import ContextStateError, SerializationError
 from ..events import Event
 from ..records import ContextDeleted, ContextSet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Face(Protocol):
     """The state operations that a step's context and a handler's context share."""
 
-    def read(self, key: str, default: Any = MISSING) -> Any:
+    def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return a live value."""
 
     def visible_keys(self) -> list[str]:
@@ -55,12 +55,12 @@ class Outside:
         run: Run = self.attachment.live()
         return run
 
-    def read(self, key: str, default: Any = MISSING) -> Any:
+    def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return the live value of a key; KeyError without a default."""
         entry = self.run.live.entry(key)
         if entry is not None:
             return entry.value
-        if default is MISSING:
+        if default is REQUIRED:
             raise KeyError(key)
         return default
 

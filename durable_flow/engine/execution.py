@@ -49,7 +49,7 @@ from ..records import (
 )
 from ..state import Effect, Task
 from .history import History
-from .live import MISSING
+from .live import MISSING, REQUIRED
 
 if TYPE_CHECKING:
     from .program import Program
@@ -90,14 +90,14 @@ class Execution:
 
     # -- The context ---------------------------------------------------------------------------------------------------
 
-    def read(self, key: str, default: Any = MISSING) -> Any:
+    def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return the live object of a key; KeyError without a default."""
         self._require_attached()
         self.keys.add(key)
         value = self._see(key)
         if value is not MISSING:
             return value
-        if default is MISSING:
+        if default is REQUIRED:
             raise KeyError(key)
         return default
 

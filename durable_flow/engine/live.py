@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..serializers.codec import Codec
 
 MISSING: Any = object()
+# As a default: there is none, so that a missing key is a KeyError. MISSING itself may be asked for as a default.
+REQUIRED: Any = object()
 
 
 class Entry:

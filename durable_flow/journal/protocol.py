@@ -167,8 +167,8 @@ class JournalStore(Protocol):
         """
 
     async def append(self, append: Append) -> None:
-        """Make the records durable. Raises RunFenced (nothing was written), or JournalUnavailableError when the
-        self-fence deadline passed without an outcome.
+        """Make the records durable. Raises RunFenced (nothing was written), JournalUnavailableError when it could not
+        be written before the self-fence deadline, or WriteOutcomeUnknown when it may have been.
         """
 
     def submit(self, append: Append) -> asyncio.Future[None]:

@@ -104,7 +104,7 @@ class SqlQueries:
                 payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
             try:
                 fact = to_fact(kind, task, step, name, data, codec, payload, v)
-            except (DeserializationError, ValueError, TypeError, KeyError) as exc:
+            except (DeserializationError, ValueError, TypeError, AttributeError) as exc:
                 raise _unreadable((await self._names(run))[0], seq, kind, exc) from exc
             records.append(Record(seq, at, boundary, fact))
         return records
@@ -189,7 +189,7 @@ class SqlQueries:
             for row in await self._rows(_messages.where(messages.c.run.in_(keys[at : at + _MANY]))):
                 id_, run, message_id, kind, wait_id, step, reason, name, codec, payload, seal, v, run_id, uid = row
                 payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=0, kind=MESSAGE_KIND)
-                event = EncodedEvent(name, codec, v, payload) if name is not None else None
+                event = EncodedEvent(name, codec, v, payload or b"") if name is not None else None
                 found.append(MessageRow(id_, run, message_id, kind, event, wait_id, step, reason))
         return sorted(found)
 
@@ -213,7 +213,7 @@ class SqlQueries:
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
-    return RunRow(*row[:-1], message=bool(row[-1]))
+    return RunRow(*row)._replace(message=bool(row[-1]))
 
 
 def _unreadable(run_id: str, seq: int, kind: str, exc: Exception) -> DeserializationError:

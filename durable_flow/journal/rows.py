@@ -125,8 +125,8 @@ def to_columns(fact: Fact) -> Columns | tuple[Any, ...]:
         data = None if attempt == 1 and not k else _attempt_json(attempt, k)
         return "ContextSet", task[0], task[1], key, data, codec, payload, None
     if isinstance(fact, EventEmitted):
-        (name, codec, v, payload), task, attempt, k, targets, step, answers = fact
-        if k is not None or step is not None or answers is not None or attempt != (task is not None):
+        (name, codec, v, payload), task, attempt, ordinal, targets, step, answers = fact
+        if ordinal is not None or step is not None or answers is not None or attempt != (task is not None):
             return _any_to_columns(fact)
         data = _targets_json.get(targets)
         if data is None:
@@ -233,6 +233,8 @@ def to_fact(
         value = stored.get(field, _ABSENT)
         if value is _ABSENT:
             value = int(task is not None) if field == "attempt" else usual
+            if value is _ABSENT:
+                raise DeserializationError(f"its data do not hold {field!r}")
         elif back is not None:
             value = back(value)
         values[field] = value

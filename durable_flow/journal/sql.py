@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Table, bindparam, case, delete, func, insert, null, select, update
+from sqlalchemy import BindParameter, Column, Table, bindparam, case, delete, func, insert, null, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.sql import ClauseElement
 
 from .tables import journal, messages, runs, stream, waits, workers
 
-_positional = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
-_named = sqlite.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_positional = sqlite.dialect(paramstyle="qmark")
+_named = sqlite.dialect(paramstyle="named")
 
 # Rows of one INSERT: exact up to 16, then powers of two. Few different texts, so that all stay prepared.
 _SIZES = (128, 64, 32, *range(16, 0, -1))
@@ -85,8 +85,8 @@ def select_epochs(count: int) -> str:
     return f"SELECT run, epoch, uid FROM runs WHERE run IN ({places})"
 
 
-_run = bindparam("run_")
-_epoch = bindparam("epoch_")
+_run: BindParameter[Any] = bindparam("run_")
+_epoch: BindParameter[Any] = bindparam("epoch_")
 _this_run = runs.c.run == _run
 
 # Runs and their records.
@@ -102,7 +102,7 @@ run_head = Statement(select(runs.c.run_id, runs.c.uid, runs.c.status, runs.c.epo
 
 def _change_run(*columns: str) -> Statement:
     # `finished_at` is the time of the first end; a run that goes on has none.
-    end = bindparam("end_")
+    end: BindParameter[Any] = bindparam("end_")
     finished_at = case((end.is_(None), null()), else_=func.coalesce(runs.c.finished_at, end))
     changed = update(runs).values(finished_at=finished_at).where(_this_run, runs.c.epoch == _epoch)
     return Statement(changed, ("status", "wake_at", "updated_at", *columns))

@@ -7,9 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from ..errors import JournalUrlError
 
 if TYPE_CHECKING:
@@ -50,38 +47,30 @@ def canonical_url(url: str) -> str:
 
 
 def sqlite_path(url: str) -> Path:
-    """Return the absolute path of the file that an SQLite URL names. Raises JournalUrlError."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as exc:
-        raise JournalUrlError(f"{masked(url)!r} is not a URL of a journal. {_FORMS}") from exc
-    dialect = parsed.get_backend_name()
+    """Return the absolute path of the file that an SQLite URL names; it is taken literally. Raises JournalUrlError."""
+    shown = repr(masked(url))
+    parts = re.fullmatch(r"(\w+)(?:\+(\w+))?://([^/]*)(?:/([^?]*)(\?.*)?)?", url)
+    if parts is None:
+        raise JournalUrlError(f"{shown} is not a URL of a journal. {_FORMS}")
+    dialect, driver, host, name, options = parts.groups()
     if dialect != "sqlite":
         raise JournalUrlError(
-            f"{masked(url)!r}: this version of durable_flow keeps journals in sqlite:/// and memory:// only, not in "
-            f"{dialect}. {_FORMS}"
+            f"{shown}: this version of durable_flow keeps journals in sqlite:/// and memory:// only, not in {dialect}. "
+            f"{_FORMS}"
         )
-    if parsed.drivername not in ("sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"):
-        raise JournalUrlError(f"{masked(url)!r}: the driver is aiosqlite, and need not be named. {_FORMS}")
-    _refuse_extras(parsed, url)
-    name = parsed.database
+    if driver not in (None, "aiosqlite", "pysqlite"):
+        raise JournalUrlError(f"{shown}: the driver is aiosqlite, and need not be named. {_FORMS}")
+    if host:
+        raise JournalUrlError(f"{shown} has a host where a third slash belongs. {_FORMS}")
+    if options:
+        raise JournalUrlError(f"{shown}: a journal's URL takes no options ({options[1:]}). {_FORMS}")
     if not name or name == ":memory:":
-        raise JournalUrlError(
-            f"{masked(url)!r} names no file; for a journal that is not kept write memory://. {_FORMS}"
-        )
+        raise JournalUrlError(f"{shown} names no file; for a journal that is not kept write memory://. {_FORMS}")
     if name.startswith("file:") or "\0" in name:
-        raise JournalUrlError(f"{masked(url)!r}: name the file by its path. {_FORMS}")
+        raise JournalUrlError(f"{shown}: name the file by its path. {_FORMS}")
     return Path(os.path.abspath(name))
-
-
-def _refuse_extras(parsed: URL, url: str) -> None:
-    if parsed.query:
-        options = ", ".join(sorted(parsed.query))
-        raise JournalUrlError(f"{masked(url)!r}: a journal's URL takes no options ({options}). {_FORMS}")
-    if parsed.host or parsed.username:
-        raise JournalUrlError(f"{masked(url)!r} has a host where a third slash belongs. {_FORMS}")
 
 
 def masked(url: str) -> str:
     """Return a URL as it may be shown: without its password."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", url)
+    return re.sub(r"(?<=//)([^/@:]*):.*@", r"\1:***@", url)
