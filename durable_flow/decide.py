@@ -72,6 +72,7 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
         case EventReceived():
             if incoming.message is not None:
                 facts.append(MessageReceived(*incoming.message, "event"))
+            _add_drafts(state, facts, incoming.drafts)
             _add_event(facts, incoming.emitted)
             if incoming.stop is not None:
                 facts.append(RunCompleted(incoming.stop, None))

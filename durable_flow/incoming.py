@@ -65,11 +65,15 @@ class EffectsCommitted(NamedTuple):
 
 
 class EventReceived(NamedTuple):
-    """An event from outside; `message` is the row of `messages` that brought it, with its id."""
+    """An event from outside; `message` is the row of `messages` that brought it, with its id.
+
+    If it ends the run, `drafts` are everybody's.
+    """
 
     emitted: EventEmitted
     message: tuple[int, str | None] | None = None
     stop: EncodedEvent | None = None
+    drafts: tuple[Fact, ...] = ()
 
 
 class TimerDue(NamedTuple):
