@@ -305,7 +305,9 @@ def _resumed(state: RunState) -> None:
     for task in state.tasks.values():
         if task.retry_at is None and task.error is not None:
             task.failures, task.error = 0, None
-            state.runnable[task.id.step][task.id] = None
+            # Back to its place: the oldest event comes first.
+            queue = state.runnable[task.id.step]
+            state.runnable[task.id.step] = dict.fromkeys(sorted([*queue, task.id]))
 
 
 def _cleared(state: RunState) -> None:

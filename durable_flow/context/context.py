@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
@@ -13,7 +14,7 @@ from ..events import Event
 from .data import ContextData
 from .face import Effects, Face, Outside
 from .lock import ContextLock
-from .store import StateStore, iter_fields, new_state
+from .store import StateStore, defaults_of
 
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
@@ -36,7 +37,9 @@ class Context(Generic[StateT]):
     _run_of: Callable[[], Run] | None = None
     _state_class: type[BaseModel] | None = None
     _data: ContextData | None = None
+    _data_of: Run | None = None
     _store: StateStore[Any] | None = None
+    _store_of: Run | None = None
 
     @classmethod
     def _of(cls, execution: Execution | FromThread, state_class: type[BaseModel] | None = None) -> Context[Any]:
@@ -82,37 +85,39 @@ class Context(Generic[StateT]):
     @property
     def data(self) -> ContextData:
         """The state as a live dict; every change is journaled, and visible to other steps at once."""
-        if self._data is None:
-            face, run = self._any_face, self._run
+        run = self._run
+        if self._data is None or self._data_of is not run:
             self._with_defaults()
-            values = {key: face.peek(key) for key in face.peek_keys()}
-            self._data = ContextData(face, values)
-            run.live.mirrors.add(self._data)
+            self._data, self._data_of = ContextData(self._any_face), run
         return self._data
+
+    @data.setter
+    def data(self, value: ContextData) -> None:
+        # `ctx.data |= {...}` ends with this assignment.
+        if value is not self._data:
+            raise AttributeError(
+                "ctx.data is the view of the run's state and cannot be replaced; use ctx.data.update(...), or "
+                "ctx.data.clear() before it"
+            )
 
     @property
     def store(self) -> StateStore[StateT]:
         """The state by dotted paths, as a whole (`get_state`, `edit_state`), and typed for `Context[MyState]`."""
-        if self._store is None:
-            run = self._run
+        run = self._run
+        if self._store is None or self._store_of is not run:
             self._with_defaults()
-            self._store = StateStore(run, self._any_face, self._state_class)
+            self._store, self._store_of = StateStore(run, self._any_face, self._state_class), run
         return self._store
 
     def _with_defaults(self) -> None:
         """Give the fields of a typed state that nobody has set their defaults, once and for all steps."""
-        if self._state_class is None:
-            return
-        face = self._any_face
-        missing = [key for key in self._state_class.model_fields if face.peek(key) is MISSING]
-        if missing:
-            defaults = dict(iter_fields(new_state(self._state_class)))
-            for key in missing:
-                face.write(key, defaults[key])
+        if self._state_class is not None:
+            self._any_face.fill(self._state_class.model_fields, partial(defaults_of, self._state_class))
 
     async def get(self, key: str, default: Any = MISSING) -> Any:
         """Return the live value of a key, taken literally (no path); ValueError if it is missing and no default."""
-        value = self.data.get(key, MISSING) if self._state_class else self._any_face.read(key, MISSING)
+        self._with_defaults()
+        value = self._any_face.read(key, MISSING)
         if value is not MISSING:
             return value
         if default is MISSING:
@@ -120,8 +125,15 @@ class Context(Generic[StateT]):
         return default
 
     async def set(self, key: str, value: Any, make_private: bool = False) -> None:
-        """Set a key, taken literally (no path). `make_private` is accepted for old programs and ignored."""
-        self._any_face.write(key, value)
+        """Set a key, taken literally (no path). Waits while another step is in `edit_state`.
+
+        `make_private` is accepted for old programs and ignored.
+        """
+        if self._run.write_lock.locked():
+            async with self.store.writing():
+                self._any_face.write(key, value)
+        else:
+            self._any_face.write(key, value)
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Set several keys."""
@@ -129,8 +141,9 @@ class Context(Generic[StateT]):
             self._any_face.write(key, value)
 
     def clear(self) -> None:
-        """Remove every key."""
+        """Remove every key; the fields of a typed state get their defaults."""
         self.data.clear()
+        self._with_defaults()
 
     @property
     def session(self) -> Context[StateT]:

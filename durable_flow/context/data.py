@@ -21,26 +21,23 @@ class ContextData(dict[str, Any]):
     __slots__ = ("__weakref__", "_face")
     __hash__ = object.__hash__  # type: ignore[assignment]  # views are kept in a weak set, by identity
 
-    def __init__(self, face: Face, values: Mapping[str, Any]):
-        dict.__init__(self, values)
+    def __init__(self, face: Face):
+        dict.__init__(self)
         self._face = face
+        face.show(self)
 
-    def mirror(self, key: str, value: Any) -> None:
-        """Take over a change that became visible."""
+    def mirror(self, key: str) -> None:
+        """Take over what is now seen of a key: the real value, or a replaying step's own."""
+        value = self._face.peek(key)
         if value is MISSING:
             dict.pop(self, key, None)
         else:
             dict.__setitem__(self, key, value)
 
-    def caught_up(self, face: object, key: str) -> None:
-        """Take over what the replaying step sees of a key from now on."""
-        if face is self._face:
-            self.mirror(key, self._face.read(key, MISSING))
-
     def __getitem__(self, key: str) -> Any:
         return self._face.read(key)
 
-    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
         return self._face.read(key, default)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engine.live import MISSING, REQUIRED
-from ..errors import ContextStateError, SerializationError
+from ..engine.live import MISSING, REQUIRED, require_key
+from ..errors import ContextStateError
 from ..events import Event
 from ..records import ContextDeleted, ContextSet
 
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
+    from ..engine.live import Mirror
     from ..engine.run import Run
 
 
@@ -27,8 +28,11 @@ class Face(Protocol):
     def peek(self, key: str) -> Any:
         """Return a live value or MISSING; not a read."""
 
-    def peek_keys(self) -> list[str]:
-        """Return all keys; not a read."""
+    def show(self, view: Mirror) -> None:
+        """Fill a view that holds values itself, and keep it up to date; not a read."""
+
+    def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
+        """Give those of these keys that are missing their defaults."""
 
     def write(self, key: str, value: Any) -> None:
         """Set a key."""
@@ -66,24 +70,33 @@ class Outside:
 
     def visible_keys(self) -> list[str]:
         """Return all keys."""
+        self.run.live.whole_reads += 1
         return list(self.run.live)
 
     def peek(self, key: str) -> Any:
         """Return the live value of a key, or MISSING."""
         return self.read(key, MISSING)
 
-    def peek_keys(self) -> list[str]:
-        """Return all keys."""
-        return self.visible_keys()
+    def show(self, view: Mirror) -> None:
+        """Fill a view that holds values itself, and keep it up to date."""
+        for key in self.visible_keys():
+            view.mirror(key)
+        self.run.live.mirrors.add(view)
+
+    def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
+        """Give those of these keys that are missing their defaults; only to be looked at once the run has ended."""
+        missing = [key for key in names if key not in self.run.live]
+        values = defaults() if missing else {}
+        for key in missing:
+            if self._has_ended():
+                self.run.live.set(key, values[key], self.run.program.codec.encode_value(values[key], key))
+            else:
+                self.write(key, values[key])
 
     def write(self, key: str, value: Any) -> None:
         """Set a key."""
-        if type(key) is not str:
-            raise SerializationError(
-                f"context keys are strings, not {type(key).__name__}: {key!r} in run {self.run.run_id}; use str(key)",
-                path=f"context[{key!r}]",
-            )
-        encoded = self.run.program.codec.encode_value(value, key)
+        require_key(key, f"run {self.run.run_id}")
+        encoded, value = self.run.live.encode_value(value, key)
         self._require_running()
         self.run.live.set(key, value, encoded)
         self.run.commit((*self.run.drafts_on(key), ContextSet(key, encoded, None, 0, 0)))
@@ -103,8 +116,11 @@ class Outside:
         """Send an event: in order, not yet durable."""
         self.attachment.send_soon(event, step)
 
+    def _has_ended(self) -> bool:
+        return self.run.closed or self.run.state.ended is not None
+
     def _require_running(self) -> None:
-        if self.run.closed:
+        if self._has_ended():
             raise ContextStateError(f"run {self.run.run_id} has ended; its context cannot be changed any more")
 
 

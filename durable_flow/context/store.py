@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +16,7 @@ from .face import Face
 
 if TYPE_CHECKING:
     from ..engine.run import Run
+    from ..records import EncodedValue
 
 
 class DictState(BaseModel):
@@ -113,39 +115,38 @@ class StateStore(Generic[StateT]):
     def _head(self, key: str) -> Any:
         value = self._face.read(key, MISSING)
         if value is MISSING and self._state_class is not None and key in self._state_class.model_fields:
-            # A field that nobody has set yet; kept, so that a change in its default sticks.
-            value = self._defaults().get(key, MISSING)
-            if value is not MISSING:
-                self._face.write(key, value)
-                value = self._face.read(key)
+            # A field that was deleted; its default is kept, so that a change in it sticks.
+            self._face.fill((key,), partial(defaults_of, self._state_class))
+            value = self._face.read(key, MISSING)
         return value
-
-    def _defaults(self) -> dict[str, Any]:
-        assert self._state_class is not None
-        return dict(iter_fields(new_state(self._state_class)))
 
     async def set(self, path: str, value: Any) -> None:
         """Set the value at a path, creating dicts on the way. Waits while another step is in `edit_state`."""
-        async with self._writing():
+        async with self.writing():
             head, *rest = _parts(path)
+            self._check_field(head)
             if not rest:
-                self._check_field(head, value)
                 self._face.write(head, value)
                 return
-            root = self._head(head)
-            if root is MISSING:
-                root = {}
-            place = root
-            for part in rest[:-1]:
-                below = _child(place, part)
-                if below is MISSING:
-                    below = {}
-                    _assign(place, part, below)
+            # Before anything is changed in place: what is refused leaves nothing behind.
+            self._run.program.codec.encode_value(value, path)
+            place = self._head(head)
+            if place is MISSING:
+                self._face.write(head, _nested(rest, value))
+                return
+            while len(rest) > 1 and (below := _child(place, rest[0])) is not MISSING:
                 place = below
-            _assign(place, rest[-1], value)
-            self._face.write(head, root)
+                del rest[0]
+            try:
+                _assign(place, rest[0], _nested(rest[1:], value))
+            except (AttributeError, TypeError, ValueError, IndexError) as error:
+                raise ValueError(
+                    f"Path '{path}' cannot be set: {rest[0]!r} of a {type(place).__name__}: {error} "
+                    f"(run {self._run.run_id})"
+                ) from error
+            self._face.write(head, self._face.read(head))
 
-    def _check_field(self, key: str, value: Any) -> None:
+    def _check_field(self, key: str) -> None:
         if self._state_class is not None and key not in self._state_class.model_fields:
             extra = self._state_class.model_config.get("extra")
             if extra != "allow":
@@ -157,23 +158,21 @@ class StateStore(Generic[StateT]):
 
     def _copy(self) -> StateT:
         codec = self._run.program.codec
-        values = {key: codec.copy(self._face.read(key)) for key in self._face.visible_keys()}
-        cls = self._state_class or DictState
-        state = new_state(cls)
-        for key, value in values.items():
-            put_field(state, key, value)
+        state = new_state(self._state_class or DictState)
+        for key, value in self._all().items():
+            put_field(state, key, codec.copy(value))
         return state  # type: ignore[return-value]
 
     async def set_state(self, state: BaseModel | Mapping[str, Any]) -> None:
         """Replace the state; a parent type of the state's class only replaces its own fields."""
         cls = self._state_class or DictState
-        async with self._writing():
+        async with self.writing():
             if isinstance(state, Mapping) and self._state_class is None:
-                self._replace(dict(state))
+                self._replace(self._encoded(self._all()), dict(state))
             elif isinstance(state, cls):
-                self._replace(dict(iter_fields(state)))
+                self._replace(self._encoded(self._all()), iter_fields(state))
             elif isinstance(state, BaseModel) and issubclass(cls, type(state)):
-                for key, value in iter_fields(state):
+                for key, value in iter_fields(state).items():
                     self._face.write(key, value)
             else:
                 raise ValueError(
@@ -181,32 +180,47 @@ class StateStore(Generic[StateT]):
                     f"(run {self._run.run_id})"
                 )
 
-    def _replace(self, values: dict[str, Any]) -> None:
+    def _encoded(self, values: Mapping[str, Any]) -> dict[str, EncodedValue]:
         codec = self._run.program.codec
-        for key in self._face.visible_keys():
-            if key not in values:
+        return {key: codec.encode_value(value, key) for key, value in values.items()}
+
+    def _all(self) -> dict[str, Any]:
+        return {key: self._face.read(key) for key in self._face.visible_keys()}
+
+    def _replace(self, before: Mapping[str, EncodedValue], values: Mapping[str, Any]) -> None:
+        """Write what differs from `before`. What cannot be encoded is refused before anything is written."""
+        codec = self._run.program.codec
+        changed = [key for key, value in values.items() if codec.encode_value(value, key) != before.get(key)]
+        for key in before:
+            if key not in values and self._holds(key) and self._face.peek(key) is not MISSING:
                 self._face.delete(key)
-        for key, value in values.items():
-            before = self._face.read(key, MISSING)
-            if before is MISSING or codec.encode_value(before, key) != codec.encode_value(value, key):
-                self._face.write(key, value)
+        for key in changed:
+            self._face.write(key, values[key])
+
+    def _holds(self, key: str) -> bool:
+        """Tell whether the key is part of the state as a whole; beside a typed one there may be keys of `ctx.data`."""
+        cls = self._state_class
+        return cls is None or key in cls.model_fields or cls.model_config.get("extra") == "allow"
 
     async def clear(self) -> None:
         """Set every field to its default, or empty an untyped state."""
-        async with self._writing():
-            self._replace(self._defaults() if self._state_class is not None else {})
+        async with self.writing():
+            defaults = {} if self._state_class is None else defaults_of(self._state_class)
+            self._replace(self._encoded(self._all()), defaults)
 
     @asynccontextmanager
     async def edit_state(self) -> AsyncGenerator[StateT]:
         """Edit an isolated copy: committed at the end, dropped on an exception. Other writers wait meanwhile."""
-        async with self._writing(editing=True):
+        async with self.writing(editing=True):
             self._face.detect_changes()
             state = self._copy()
+            before = self._encoded(iter_fields(state))
             yield state
-            self._replace(dict(iter_fields(state)))
+            self._replace(before, iter_fields(state))
 
     @asynccontextmanager
-    async def _writing(self, editing: bool = False) -> AsyncGenerator[None]:
+    async def writing(self, editing: bool = False) -> AsyncGenerator[None]:
+        """Wait until nobody edits the state; `editing` keeps other writers out."""
         run, me = self._run, asyncio.current_task()
         if run.editor is not None and run.editor is me:
             raise WorkflowRuntimeError(
@@ -234,9 +248,16 @@ def new_state(cls: type[BaseModel]) -> BaseModel:
         raise ValueError(f"all fields of the state class {cls.__name__} need defaults: {error}") from error
 
 
-def iter_fields(state: BaseModel) -> list[tuple[str, Any]]:
-    """Return names and values of a model's fields and extra data."""
-    return [*state.__dict__.items(), *(state.__pydantic_extra__ or {}).items()]
+def defaults_of(cls: type[BaseModel]) -> dict[str, Any]:
+    """Return the default of every field, made anew; ValueError if a field has none."""
+    return iter_fields(new_state(cls))
+
+
+def iter_fields(state: BaseModel) -> dict[str, Any]:
+    """Return a model's fields and extra data by name; cached properties are neither."""
+    fields = type(state).model_fields
+    values = {name: value for name, value in state.__dict__.items() if name in fields}
+    return {**values, **(state.__pydantic_extra__ or {})}
 
 
 def put_field(state: BaseModel, key: str, value: Any) -> None:
@@ -252,6 +273,13 @@ def _parts(path: str) -> list[str]:
     if type(path) is not str or not path:
         raise ValueError(f"a path into the state is a string that is not empty, not {path!r}")
     return path.split(".")
+
+
+def _nested(parts: Sequence[str], value: Any) -> Any:
+    """Return the value in new dicts, one for each part."""
+    for part in reversed(parts):
+        value = {part: value}
+    return value
 
 
 def _child(value: Any, part: str) -> Any:
