@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,9 @@ class Attachment:
         self.outcome: Outcome | None = None
         self.failure: BaseException | None = None
         self.answered_before: frozenset[str] = frozenset()
+        self.ended_before = False
         self.interested = 0
+        self._abandoned = False
         self._pending: list[tuple[Event, str | None]] = []
         self._begun = False
         self._changed: list[asyncio.Future[None]] = []
@@ -54,11 +57,13 @@ class Attachment:
                 # Its sender went on long ago: it was sent before the run had begun.
                 logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
         self._pending.clear()
+        if self._abandoned and not self.interested:
+            self.engine.loop.call_soon(self._release)
         self.notify()
 
     def attach(self, run: Run) -> None:
         """The run is live in this engine."""
-        self.run, self.key = run, run.claim.run
+        self.run, self.key, self.answered_before = run, run.claim.run, run.answered_before
         run.tail.listeners.add(self.notify)
         self.notify()
 
@@ -97,6 +102,7 @@ class Attachment:
     async def result(self) -> Outcome:
         """Wait for the outcome. When the last task that waits is cancelled, the run is released, not cancelled."""
         self.interested += 1
+        self._abandoned = False
         try:
             while self.outcome is None:
                 if self.failure is not None:
@@ -104,11 +110,19 @@ class Attachment:
                 await self._next_change()
             return self.outcome
         except asyncio.CancelledError:
-            if self.interested == 1 and self.run is not None:
-                self.run.release()
+            if self.interested == 1:
+                self._abandoned = True
+                self._release()
             raise
         finally:
             self.interested -= 1
+
+    def _release(self) -> None:
+        """Release the run that the last who waited for it has given up, as soon as it is live."""
+        if self._abandoned and self.run is not None:
+            self._abandoned = False
+            if not self.engine.is_awaited(self.run, beside=self):
+                self.run.release()
 
     async def ended(self) -> None:
         """Wait for the outcome without an interest in it: cancelling this releases nothing."""
@@ -179,10 +193,12 @@ class Attachment:
         await self.ready()
         if self.outcome is not None:
             return
-        if self.run is not None:
-            await asyncio.shield(self.run.cancel(reason))
-        else:
-            await self.engine.send_cancel(self, reason)
+        # A run that comes to its end in the same moment needs no cancelling; its outcome tells.
+        with contextlib.suppress(RunFinishedError):
+            if self.run is not None:
+                await asyncio.shield(self.run.cancel(reason))
+            else:
+                await self.engine.send_cancel(self, reason)
 
     def _require_running(self) -> None:
         if self.outcome is not None:

@@ -11,8 +11,9 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from ..decide import decide
 from ..errors import (
@@ -29,7 +30,9 @@ from ..fold import evolve, fold
 from ..incoming import ResumeRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewMessage, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
-from ..records import EncodedValue, Record, RunCompleted
+from ..records import EncodedValue, Record, RunCompleted, WaitAnswered
+from ..serializers.codec import Codec
+from ..serializers.json import JsonSerializer
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
 from .claims import Owners, is_claimable, register_local
@@ -59,7 +62,16 @@ class EngineSettings:
 
 _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[StoreSettings, EngineSettings], Engine]]
 _engines = WeakKeyDictionary()
-os.register_at_fork(after_in_child=_engines.clear)
+_inherited: list[object] = []
+
+
+def _forget_after_fork() -> None:
+    """A child has engines of its own. Its parent's are kept: to destroy them would be to use its parent's connections."""
+    _inherited.extend(_engines.values())
+    _engines.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def engine_for(settings: StoreSettings, options: EngineSettings) -> Engine:
@@ -82,6 +94,8 @@ class Engine:
         self.settings = settings
         self.options = options
         self.ids = RandomIds()
+        # What is sent to a run is never taken from an unsafe codec.
+        self._message_codec = Codec(JsonSerializer(), max_payload_bytes=settings.max_payload_bytes)
         self.worker = new_worker(self.ids.uid())
         self.runs: dict[str, Run] = {}
         self._local = register_local(self.worker, self._has_ended)
@@ -93,7 +107,8 @@ class Engine:
         self._poller: asyncio.Task[None] | None = None
         self._attachments: dict[str, WeakSet[Attachment]] = {}
         self._watched: OrderedDict[Attachment, None] = OrderedDict()
-        self._starting: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
         self._last_sent: dict[str, asyncio.Task[Any]] = {}
         self._suspended: OrderedDict[Run, int] = OrderedDict()
@@ -155,9 +170,11 @@ class Engine:
         """Take up every claimable unfinished run of the workflow."""
         await self._ready()
         assert self._owners is not None
+        # The runs first: a worker that came up in between is not known as an owner, and must not pass for a gone one.
+        rows = await self.store.list_runs(workflow=program.name, unfinished=True)
         gone = await self._owners.gone()
         taken = []
-        for row in await self.store.list_runs(workflow=program.name, unfinished=True):
+        for row in rows:
             if is_claimable(row, self.now(), gone) and row.run_id not in self.runs:
                 attachment = Attachment(self, program, row.run_id)
                 if await self._claim(attachment, row):
@@ -170,11 +187,8 @@ class Engine:
             if not known:
                 await self._create(attachment, event, start)
             else:
-                lock = self._starting.setdefault(attachment.run_id, asyncio.Lock())
-                async with lock:
+                async with self._starting.setdefault(attachment.run_id, asyncio.Lock()):
                     await self._create_or_continue(attachment, event, start)
-                if not lock.locked():
-                    self._starting.pop(attachment.run_id, None)
             self._tell_of_unfinished(attachment.program)
         except asyncio.CancelledError:
             attachment.fail(DurableFlowError(f"run {attachment.run_id} was not started: the event loop ended"))
@@ -251,14 +265,16 @@ class Engine:
         claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
         if claim is None:
             return False
-        state = fold(await self.store.read(row.run))
+        records = await self.store.read(row.run)
+        state = fold(records)
         messages = await self.store.messages([row.run])
         run = self._new_run(attachment.program, claim, state)
+        run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
+        run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
         logger.info(
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
         )  # fmt: skip
-        attachment.answered_before = frozenset(state.answered.values())
         self._adopt(attachment, run)
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))
@@ -284,6 +300,7 @@ class Engine:
     async def _show_end(self, attachment: Attachment, row: RunRow) -> None:
         """Give the recorded outcome; no step runs."""
         attachment.key = row.run
+        attachment.ended_before = True
         attachment.end(await self._recorded_outcome(attachment.program, row))
         attachment.begun()
 
@@ -335,7 +352,7 @@ class Engine:
         """Put an event into the run's messages."""
         assert attachment.key is not None
         route(attachment.program, attachment.run_id, event, step)
-        encoded = attachment.program.codec.encode_event(event)
+        encoded = self._message_codec.encode_event(event)
         message = NewMessage(
             "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
         )
@@ -354,7 +371,12 @@ class Engine:
             except DurableFlowError as error:
                 logger.error("%s", error, extra={"action": "send_failed", "run_id": attachment.run_id})
 
-        self._last_sent[attachment.run_id] = self._in_background(in_order())
+        sent = self._last_sent[attachment.run_id] = self._in_background(in_order())
+        sent.add_done_callback(partial(self._forget_sent, attachment.run_id))
+
+    def _forget_sent(self, run_id: str, sent: asyncio.Task[None]) -> None:
+        if self._last_sent.get(run_id) is sent:
+            del self._last_sent[run_id]
 
     async def send_cancel(self, attachment: Attachment, reason: str) -> None:
         """Ask the run's owner, or whoever takes it up, to cancel it."""
@@ -390,6 +412,10 @@ class Engine:
         except DurableFlowError as error:
             logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
         self._poke.set()
+
+    def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
+        """Tell whether anybody waits for the run by another attachment."""
+        return any(a.interested for a in self._attachments.get(run.run_id, ()) if a is not beside)
 
     def step_suspended(self, run: Run) -> None:
         """One more step of the run waits in memory; above the limit the run that began to wait first is released."""
@@ -471,8 +497,8 @@ class Engine:
         if not watched:
             return
         assert self._owners is not None
-        gone = await self._owners.gone()
         rows = {row.run: row for row in await self.store.find_many([a.key for a in watched if a.key is not None])}
+        gone = await self._owners.gone()
         for attachment in watched:
             if attachment in self._watched:
                 self._watched.move_to_end(attachment)
@@ -504,8 +530,8 @@ class Engine:
 
         async def tell() -> None:
             assert self._owners is not None
-            gone = await self._owners.gone()
             rows = await self.store.list_runs(workflow=program.name, unfinished=True, limit=1000)
+            gone = await self._owners.gone()
             left = [r for r in rows if r.owner != self.worker.id and (r.owner is None or gone(r.owner))]
             if left:
                 logger.warning(

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import (
@@ -49,15 +49,18 @@ from ..records import (
 )
 from ..state import Effect, Task
 from .history import History
-from .live import MISSING, REQUIRED
+from .live import MISSING, REQUIRED, require_key
 
 if TYPE_CHECKING:
+    from .live import Mirror
     from .program import Program
     from .run import Run
 
 MICROSECONDS = 1_000_000
 # A replayed strand may need a few turns of the loop (nested tasks) before it asks for its recorded outcome.
 TURNS_TO_SETTLE = 3
+# Behind every record: for what a later attempt takes over from an earlier one.
+NEVER_RECORDED = 1 << 62
 
 
 class Execution:
@@ -105,6 +108,7 @@ class Execution:
         """Return every key that the step sees; it has then read the whole context."""
         self._require_attached()
         self.reads_all = True
+        self.run.live.whole_reads += 1
         return self.peek_keys()
 
     def peek(self, key: str) -> Any:
@@ -117,8 +121,34 @@ class Execution:
 
     def peek_keys(self) -> list[str]:
         """Return every key that the step sees; not a read."""
-        keys = [key for key in self.run.live if self._history.standing_write(key) is None]
-        return keys + [key for key in self._history.standing_keys() if self.peek(key) is not MISSING]
+        keys = [k for k in self.run.live if self._history.standing_write(k) is None or self.peek(k) is not MISSING]
+        return keys + [
+            k for k in self._history.standing_keys() if k not in self.run.live and self.peek(k) is not MISSING
+        ]
+
+    def show(self, view: Mirror) -> None:
+        """Fill a view that holds values itself, and keep it up to date; not a read."""
+        for key in self.peek_keys():
+            view.mirror(key)
+        self.run.live.mirrors.add(view)
+
+    def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
+        """Give those of these keys that are missing their defaults.
+
+        They are drafts of this step, but no effect of it: a re-run finds them as they are and does not meet them again.
+        """
+        missing = [key for key in names if self.peek(key) is MISSING]
+        if not missing:
+            return
+        self._require_attached()
+        values = defaults()
+        for key in missing:
+            if self._history.standing_write(key) is not None:
+                self._private[key] = (values[key], None)  # what it then wrote stands
+                continue
+            encoded, value = self.run.live.encode_value(values[key], key)
+            self.run.live.set(key, value, encoded)
+            self._draft(ContextSet(key, encoded, None, 0, 0), key)
 
     def _see(self, key: str) -> Any:
         """Return what the step sees of a key, to be looked at again for changes in place.
@@ -142,13 +172,9 @@ class Execution:
     def write(self, key: str, value: Any) -> None:
         """Set a key; visible to other steps at once, durable with the step's next commit."""
         self._require_attached()
-        if type(key) is not str:
-            raise SerializationError(
-                f"context keys are strings, not {type(key).__name__}: {key!r} in step {self.step!r} of run "
-                f"{self.run.run_id}; use str(key)",
-                path=f"context[{key!r}]",
-            )
-        self._write(key, value, self.codec.encode_value(value, key))
+        require_key(key, f"step {self.step!r} of run {self.run.run_id}")
+        encoded, value = self.run.live.encode_value(value, key)
+        self._write(key, value, encoded)
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if there is none."""
@@ -166,8 +192,8 @@ class Execution:
             if record.content != encoded:
                 self._diverged(record)
             self._history.repeat_write(key)
-            self._private.pop(key, None)
-            self.run.refresh_mirrors(self, key)
+            self._keep_object(key, value, encoded)
+            self.run.live.refresh(key)
             return
         if encoded is None:
             self.run.live.delete(key)
@@ -177,21 +203,68 @@ class Execution:
             self._touched[key] = None
             self._draft(ContextSet(key, encoded, self.task_id, self.attempt, place.k), key)
 
-    def detect_changes(self) -> None:
-        """Turn changes in place of objects that the step has read into writes."""
+    def _keep_object(self, key: str, value: Any, encoded: EncodedValue | None) -> None:
+        """Let the object of a repeated write stay the key's: what the step changes in it later must be found.
+
+        Unless the next value is another one, because the step diverged or because others wrote.
+        """
+        self._private.pop(key, None)
+        if encoded is None or self.codec.is_immutable(value):
+            return
+        standing = self._history.standing_write(key)
+        if standing is not None:
+            if standing.before is not None and self._baseline(standing.before) == encoded:
+                self._private[key] = (value, standing.before)
+            return
+        entry = self.run.live.entry(key)
+        if entry is not None and entry.encoded == encoded:
+            self.run.live.set(key, value, encoded)
+            self._touched[key] = None
+
+    def detect_changes(self, *, strict: bool = True) -> None:
+        """Turn changes in place of objects that the step has read into writes.
+
+        Called by each effect that commits, also by one that a re-run meets again, and not by the commit itself: so the
+        changes are found at the same points of the program, wherever the step was suspended. Not strict: one that
+        cannot be encoded is left for the attempt's end, which it fails. What the holder of `ctx.lock` has looked at is
+        left to it, so that half a change is nobody's.
+        """
+        holder = self.run.lock_holder
+        locked = holder._touched if isinstance(holder, Execution) and holder is not self else ()
         for key in list(self._touched):
             entry = self.run.live.entry(key)
-            if entry is None or not entry.mutable or self._history.standing_write(key) is not None:
+            if entry is None or not entry.mutable or key in locked or self._history.standing_write(key) is not None:
                 continue
-            encoded = self.codec.encode_value(entry.value, key)
+            try:
+                encoded, value = self.run.live.encode_value(entry.value, key)
+            except SerializationError:
+                if strict:
+                    raise
+                continue
             if encoded != entry.encoded:
-                self._write(key, entry.value, encoded)
-        for key, (value, before) in list(self._private.items()):
-            if value is MISSING or self.codec.is_immutable(value):
-                continue
-            encoded = self.codec.encode_value(value, key)
-            if before is not None and encoded != self._baseline(before):
                 self._write(key, value, encoded)
+        for key, (value, before) in list(self._private.items()):
+            if value is MISSING or before is None or self.codec.is_immutable(value):
+                continue
+            try:
+                encoded, value = self.run.live.encode_value(value, key)
+            except SerializationError:
+                if strict:
+                    raise
+                continue
+            if encoded != self._baseline(before):
+                self._write(key, value, encoded)
+
+    def drop_changes(self) -> None:
+        """Undo changes in place that cannot be encoded, so that nobody else meets them."""
+        for key in list(self._touched):
+            entry = self.run.live.entry(key)
+            if entry is not None and entry.mutable:
+                try:
+                    self.codec.encode_value(entry.value, key)
+                except SerializationError:
+                    self.run.live.restore(key)
+        self._private.clear()
 
     def _baseline(self, stored: EncodedValue) -> EncodedValue:
         return self.codec.encode_value(self.codec.decode_value(stored), "value")
@@ -202,10 +275,11 @@ class Execution:
         """Emit an event; handed over at the step's next suspension or at its end."""
         self._require_attached()
         targets = route(self.run.program, self.run.run_id, event, step)
-        encoded = self.codec.encode_event(event)
+        encoded, event = self.run.live.encode_event(event)
         if isinstance(event, StopEvent):
             self.run.stop(self.carried(), encoded, event)
             return
+        self.detect_changes(strict=False)
         place, record = self._history.take(SENT, encoded.name)
         content = (encoded, step)
         if record is not None:
@@ -216,8 +290,7 @@ class Execution:
             return
         self.run.keep_live(encoded, event, targets)
         self._draft(EventEmitted(encoded, self.task_id, self.attempt, place.k, targets, step))
-        self._urgent = True
-        self._flush_soon()
+        self._flush_urgently()
 
     def publish(self, event: Event) -> None:
         """Publish an item on the run's stream, in order."""
@@ -260,7 +333,8 @@ class Execution:
             return None
         buffer = buffer_id if buffer_id is not None else self.step
         self.keys.add(f"\0buffer:{buffer}")
-        encoded = self.codec.encode_event(event)
+        encoded, event = self.run.live.encode_event(event)
+        self.detect_changes(strict=False)
         place, record = self._history.take(COLLECT, buffer)
         if record is not None and record.content != encoded:
             self._diverged(record)
@@ -271,8 +345,7 @@ class Execution:
         collected = self.run.buffers.setdefault(buffer, [])
         collected.append(Collected(encoded, event))
         self._draft(EventCollected(self.task_id, self.attempt, buffer, place.k, encoded), f"\0buffer:{buffer}")
-        self._urgent = True
-        self._flush_soon()
+        self._flush_urgently()
         if len(collected) < len(expected):
             return None
         names = [event_name(cls) for cls in expected]
@@ -294,6 +367,7 @@ class Execution:
                 "their results could not be told apart after a crash: give concurrent calls distinct names"
             )
         arguments = self._digest(args, kwargs)
+        self.detect_changes(strict=False)
         place, record = self._history.take(CALL, name)
         if record is not None:
             if arguments is not None and record.content is not None and record.content != arguments:
@@ -305,6 +379,7 @@ class Execution:
             await self._in_turn(record.seq)
             return self.codec.decode_value(record.outcome)
         if arguments is not None:
+            await self._after_replay(NEVER_RECORDED)
             record = self._reuse(place, arguments)
             if record is not None:
                 return self.codec.decode_value(record.outcome)
@@ -321,13 +396,14 @@ class Execution:
             del self._calls[name]
             under_way.set_result(None)
         await durable
-        await self._after_replay()
+        await self._after_replay(place)
         return result
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on a durable timer: a re-run sleeps for what is left of it."""
         self._require_attached()
         self._refuse_lock("sleeps on a durable timer")
+        self.detect_changes(strict=False)
         place, record = self._history.take(SLEEP, "")
         if record is None:
             due_at = self.run.clock.now() + round(max(0.0, seconds) * MICROSECONDS)
@@ -335,10 +411,11 @@ class Execution:
             timer = self.run.state.timers[self._outcome_at(place)]
         else:
             timer = self.run.state.timers[record.outcome]
-        if timer.fired_at:
+        if timer.fired_at and timer.fired_at <= self.run.durable_seq:
             await self._in_turn(timer.fired_at)
             return
         await self._suspend(self.run.sleeper(timer.seq))
+        await self._after_replay(timer.fired_at)
 
     async def wait_for(
         self,
@@ -357,11 +434,13 @@ class Execution:
         needed = self.codec.encode_value(dict(requirements), "requirements") if requirements else None
         content = (wanted, asked, needed)
         name = waiter_id if waiter_id is not None else wanted[0]
+        self.detect_changes(strict=False)
         place, record = self._history.take(WAIT, name)
+        closed: tuple[Fact, ...] = ()
         if record is not None and record.content != content and waiter_id is None:
             # An answer is given only to the question that was asked.
             if record.outcome in self.run.state.waits:
-                await self._commit(WaitClosed(record.outcome))
+                closed = (WaitClosed(record.outcome),)
             record = None
         elif record is None:
             record = self._reuse(place, content)
@@ -375,15 +454,16 @@ class Execution:
                 "", self.task_id, self.attempt, name, place.k, waiter_id is not None, wanted, needed, deadline, asked,
                 human, schema,
             )  # fmt: skip
-            await self._commit(fact)
+            await self._commit(*closed, fact)
             wait_id = self._outcome_at(place)
         else:
             wait_id = record.outcome
         wait = self.run.state.waits[wait_id]
-        if wait.settled_at:
+        if wait.settled_at and wait.settled_at <= self.run.durable_seq:
             await self._in_turn(wait.settled_at)
         else:
             await self._suspend(self.run.waiter(wait_id))
+            await self._after_replay(wait.settled_at)
         if wait.timed_out:
             raise TimeoutError(
                 f"step {self.step!r} of run {self.run.run_id}: no {wanted[0]} came before the deadline of its wait "
@@ -395,9 +475,13 @@ class Execution:
     async def checkpoint(self, name: str) -> None:
         """Commit what the step did so far and name this position."""
         self._require_attached()
+        self.detect_changes(strict=False)
         place, record = self._history.take(CHECKPOINT, name)
         if record is None:
             await self._commit(CheckpointNamed(self.task_id, self.attempt, name, place.k))
+            await self._after_replay(place)
+        else:
+            await self._in_turn(record.seq)
 
     def idempotency_key(self, name: str | None) -> str:
         """Return a key that is stable over attempts and restarts of this task, and another one in a fork."""
@@ -422,7 +506,7 @@ class Execution:
     def carried(self) -> tuple[Fact, ...]:
         """Return everybody's drafts: the end of a run carries them all."""
         self.detect_changes()
-        return (*self.run.drafts.take_all(), *self._take_items())
+        return (*self.run.everybodys_drafts(), *self._take_items())
 
     async def calls_settled(self) -> None:
         """Wait until no call of this attempt is in flight."""
@@ -444,10 +528,12 @@ class Execution:
             raise ContextStateError(self._detached())
 
     def _refuse_lock(self, what: str) -> None:
-        if self.run.lock_holder is self:
+        editing = self.run.editor is not None and self.run.editor is asyncio.current_task()
+        if editing or self.run.lock_holder is self:
+            where = "edit_state" if editing else "ctx.lock"
             raise ContextStateError(
-                f"step {self.step!r} of run {self.run.run_id} {what} inside ctx.lock; nobody else could get the lock "
-                "until that is over, and it is not kept over a restart. Leave the lock first"
+                f"step {self.step!r} of run {self.run.run_id} {what} inside {where}; nobody else could get the lock "
+                f"until that is over, and it is not kept over a restart. Leave {where} first"
             )
 
     def _detached(self) -> str:
@@ -461,6 +547,12 @@ class Execution:
         effects = self.run.state.tasks[self.task_id].effects
         assert effects is not None
         return effects[self.attempt][place].outcome
+
+    def _recorded_at(self, place: Place) -> int:
+        """Return the seq of an effect that has just become durable."""
+        effects = self.run.state.tasks[self.task_id].effects
+        assert effects is not None
+        return effects[self.attempt][place].seq
 
     def _draft(self, fact: Fact, key: str | None = None) -> None:
         self.run.drafts.add(self.task_id, key, fact)
@@ -485,7 +577,6 @@ class Execution:
 
     def _commit(self, *facts: Fact) -> asyncio.Future[None]:
         """Hand over the step's drafts, what they rest on, and `facts`; the future ends when they are durable."""
-        self.detect_changes()
         self._urgent = False
         carried = self.run.drafts.take(self.task_id, self.run.executions)
         return self.run.commit((*carried, *self._take_items(), *facts))
@@ -498,6 +589,10 @@ class Execution:
         if not self._flush_at_suspension:
             self._flush_at_suspension = True
             self.run.loop.call_soon(self._flush)
+
+    def _flush_urgently(self) -> None:
+        self._urgent = True
+        self._flush_soon()
 
     def _flush(self) -> None:
         self._flush_at_suspension = False
@@ -526,33 +621,32 @@ class Execution:
                 await again
             finally:
                 self._sleepers.discard(again)
-        await self._after_replay()
 
     async def _in_turn(self, seq: int) -> None:
-        """Wait until every recorded outcome awaited at the same time that is older has been handed out."""
+        """Wait until every outcome awaited at the same time that is older has been handed out and made use of."""
         future = self.run.loop.create_future()
         self._replay.append((seq, future))
-        self._replay_turns = TURNS_TO_SETTLE
-        if len(self._replay) == 1:
+        if not self._replay_turns:
             self.run.loop.call_soon(self._hand_out)
+        self._replay_turns = TURNS_TO_SETTLE
         await future
 
     def _hand_out(self) -> None:
         self._replay_turns -= 1
-        if self._replay_turns <= 0:
+        if not self._replay_turns:
+            if not self._replay:
+                return
             oldest = min(self._replay, key=lambda item: item[0])
             self._replay.remove(oldest)
             if not oldest[1].done():
                 oldest[1].set_result(None)
             self._replay_turns = TURNS_TO_SETTLE
-        if self._replay:
-            self.run.loop.call_soon(self._hand_out)
+        self.run.loop.call_soon(self._hand_out)
 
-    async def _after_replay(self) -> None:
-        """New outcomes come after all recorded ones."""
-        if self._replay:
-            await asyncio.shield(self._replay[-1][1])
-            await self._after_replay()
+    async def _after_replay(self, at: Place | int) -> None:
+        """While recorded outcomes are handed out, a new one, by its place or its seq, queues behind them."""
+        if self._replay_turns:
+            await self._in_turn(self._recorded_at(at) if isinstance(at, Place) else at)
 
 
 class Collected:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from ..records import EncodedValue
+from ..errors import SerializationError
+from ..records import EncodedEvent, EncodedValue
 
 if TYPE_CHECKING:
+    from ..events import Event
     from ..serializers.codec import Codec
 
 MISSING: Any = object()
@@ -30,8 +32,8 @@ class Entry:
 class Mirror(Protocol):
     """A view that holds values itself and must be told of changes."""
 
-    def mirror(self, key: str, value: Any) -> None:
-        """Take over a new value; MISSING: the key is gone."""
+    def mirror(self, key: str) -> None:
+        """Take over what is now seen of a key."""
 
 
 class LiveContext:
@@ -43,6 +45,8 @@ class LiveContext:
         self._stored: dict[str, EncodedValue] = dict(stored)
         self._order: dict[str, None] = dict.fromkeys(stored)
         self.mirrors: WeakSet[Any] = WeakSet()
+        # Counts the readings of all keys: to encode what holds a view of the context is one.
+        self.whole_reads = 0
 
     def __contains__(self, key: str) -> bool:
         return key in self._order
@@ -70,17 +74,52 @@ class LiveContext:
         self._stored.pop(key, None)
         self._entries[key] = Entry(value, encoded, not self._codec.is_immutable(value))
         self._order[key] = None
-        for view in self.mirrors:
-            view.mirror(key, value)
+        self.refresh(key)
 
     def delete(self, key: str) -> None:
         """Make a key vanish."""
         self._stored.pop(key, None)
         self._entries.pop(key, None)
         self._order.pop(key, None)
+        self.refresh(key)
+
+    def restore(self, key: str) -> None:
+        """Undo changes in place that were not journaled or drafted: the object is decoded afresh."""
+        self._stored[key] = self._entries.pop(key).encoded
+        self.refresh(key)
+
+    def refresh(self, key: str) -> None:
+        """Tell the views that a key changed."""
         for view in self.mirrors:
-            view.mirror(key, MISSING)
+            view.mirror(key)
+
+    def encode_value(self, value: Any, path: str) -> tuple[EncodedValue, Any]:
+        """Return a value's encoding and the object to keep: a plain copy if the value holds a view of the context."""
+        before = self.whole_reads
+        encoded = self._codec.encode_value(value, path)
+        return encoded, value if self.whole_reads == before else self._codec.decode_value(encoded)
+
+    def encode_event(self, event: Event) -> tuple[EncodedEvent, Event]:
+        """Return an event's encoding and the object to hand on: a plain copy if it holds a view of the context."""
+        before = self.whole_reads
+        encoded = self._codec.encode_event(event)
+        return encoded, event if self.whole_reads == before else self._codec.decode_event(encoded)
 
     def encoded(self) -> dict[str, EncodedValue]:
         """Return the visible encodings by key."""
         return {key: self._entries[key].encoded if key in self._entries else self._stored[key] for key in self._order}
+
+
+def require_key(key: object, where: str) -> None:
+    """Raise SerializationError for what can be no key of the context."""
+    path = f"context[{key!r}]"
+    if type(key) is not str:
+        message = f"context keys are strings, not {type(key).__name__}: {key!r} in {where}; use str(key)"
+        raise SerializationError(message, path=path)
+    if not key.isascii() or "\0" in key:
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise SerializationError(f"context key {key!r} in {where} is not valid Unicode", path=path) from error
+        if "\0" in key:
+            raise SerializationError(f"context key {key!r} in {where} holds a NUL, which no database takes", path=path)

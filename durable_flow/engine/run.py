@@ -27,7 +27,7 @@ from ..errors import (
     StepReleased,
     WorkflowRuntimeError,
 )
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, event_name
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, event_name, find_event_class
 from ..fold import evolve
 from ..incoming import (
     AttentionNeeded,
@@ -129,17 +129,20 @@ class Run:
         self.write_lock = asyncio.Lock()
         self.editor: asyncio.Task[Any] | None = None
         self.tail = StreamTail(state.position)
+        # The waits that had been answered when this engine took the run up: their questions are not shown again.
+        self.answered_before: frozenset[str] = frozenset()
         self.outcome: Outcome | None = None
         self.closed = False
         # What the run's row says, as far as it is durable: status and wake_at.
         self.standing = (state.status, state.wake_at)
+        self.durable_seq = state.seq
         self.error: BaseException | None = None
         self._idle_release_seconds = idle_release_seconds
         self._inbox: list[tuple[Incoming, Reply | None]] = []
         self._appending = False
         self._scheduled = False
         self._appended: list[Record] = []
-        self._replies: list[Reply] = []
+        self._replies: list[tuple[int, Reply]] = []  # each with the seq of its last record
         self._alarm: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._status: tuple[str, int | None] = ("running", None)
@@ -259,7 +262,7 @@ class Run:
                 self._apply(facts, now, records)
                 if reply is not None and not reply.done():
                     if facts or not self.state.ended:
-                        self._replies.append(reply)
+                        self._replies.append((self.state.seq, reply))
                     else:
                         reply.set_exception(self._finished_error())
             if records:
@@ -282,12 +285,8 @@ class Run:
 
     def _tell_replies(self, error: BaseException | None) -> None:
         replies, self._replies = self._replies, []
-        for reply in replies:
-            if not reply.done():
-                if error is None:
-                    reply.set_result(None)
-                else:
-                    reply.set_exception(error)
+        for _, reply in replies:
+            _end(reply, error)
 
     def _apply(self, facts: Sequence[Fact], now: int, records: list[Record]) -> None:
         last = len(facts) - 1
@@ -300,32 +299,45 @@ class Run:
         """Add what only the live objects know: which wait an event satisfies, and the end's drafts of everybody."""
         match incoming:
             case StepReturned() | EffectsCommitted() | StepRaised() if self.state.waits:
-                taken: set[str] = set()
+                taken = {fact.wait_id for fact in incoming.drafts if isinstance(fact, WaitClosed)}
                 incoming = incoming._replace(drafts=self._matched(incoming.drafts, taken))
                 if isinstance(incoming, StepReturned):
                     incoming = incoming._replace(emitted=self._matched(incoming.emitted, taken))
                 return incoming
             case EventReceived() if incoming.stop is None:
                 return self._received(incoming, reply)
-            case CancelRequested() | TimeIsUp():
-                return incoming._replace(drafts=self._everybodys_drafts())
+            case CancelRequested() | TimeIsUp() | EventReceived():
+                return incoming._replace(drafts=self.everybodys_drafts())
             case _:
                 return incoming
 
     def _received(self, incoming: EventReceived, reply: Reply | None) -> EventReceived:
         emitted = incoming.emitted
         if emitted.answers is None:
-            return incoming._replace(emitted=self._matched((emitted,), set())[0])
-        wait = self.state.waits.get(emitted.answers)
-        if wait is None or not wait.is_open:
-            # It was open when the answer was sent; an answer to nothing reaches no step.
-            error = AlreadyAnsweredError(f"run {self.run_id}: wait {emitted.answers} is no longer open; answer dropped")
-            if reply is not None:
-                reply.set_exception(error)
-            else:
-                logger.warning("%s", error, extra={"action": "answer_dropped", "run_id": self.run_id})
-            return incoming._replace(emitted=emitted._replace(targets=(), answers=None))
-        return incoming._replace(emitted=_answering(emitted, wait))
+            emitted = self._matched((emitted,), set())[0]
+            before = self._answered_wait(emitted.event.name) if emitted.answers is None else None
+            if before is None:
+                return incoming._replace(emitted=emitted)
+        else:
+            wait = self.state.waits.get(emitted.answers)
+            if wait is not None and wait.is_open:
+                return incoming._replace(emitted=_answering(emitted, wait))
+            before = emitted.answers
+        # It was open when the answer was sent; an answer to nothing reaches no step.
+        error = AlreadyAnsweredError(f"run {self.run_id}: wait {before} is no longer open; answer dropped")
+        if reply is not None:
+            reply.set_exception(error)
+        else:
+            logger.warning("%s", error, extra={"action": "answer_dropped", "run_id": self.run_id})
+        return incoming._replace(emitted=emitted._replace(targets=(), answers=None))
+
+    def _answered_wait(self, name: str) -> str | None:
+        """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
+        before = self.state.answered.get(name)
+        cls = find_event_class(name)
+        if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
+            return None
+        return None if any(w.is_open and name in w.wanted for w in self.state.waits.values()) else before
 
     def _matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event that satisfies an open wait answer it: the oldest one, each once."""
@@ -348,7 +360,8 @@ class Run:
         needed: dict[str, Any] = self.program.codec.decode_value(wait.requirements)
         return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
 
-    def _everybodys_drafts(self) -> tuple[Fact, ...]:
+    def everybodys_drafts(self) -> tuple[Fact, ...]:
+        """Take the drafts of every step, changes in place included: the end of a run carries them all."""
         for execution in self.executions.values():
             if execution.attached:
                 try:
@@ -398,9 +411,13 @@ class Run:
             return
         self.standing = (self.state.status, self.state.wake_at)
         records, self._appended = self._appended, []
+        self.durable_seq = records[-1].seq
+        replies, self._replies = deque(self._replies), []
         for record in records:
             self._publish(record)
-        self._tell_replies(None)
+            # In the journal's order: in that one a re-run hands recorded outcomes out.
+            while replies and replies[0][0] <= record.seq:
+                _end(replies.popleft()[1], None)
         self._act()
         if self._inbox:
             self._turn_soon()
@@ -552,11 +569,11 @@ class Run:
     def _returned(self, execution: Execution, events: Sequence[Event]) -> StepReturned:
         emitted: list[EventEmitted | Question] = []
         stop: EncodedEvent | None = None
+        stop_event: StopEvent | None = None
         for event in events:
-            encoded = self.program.codec.encode_event(event)
+            encoded, event = self.live.encode_event(event)
             if isinstance(event, StopEvent):
-                stop = encoded
-                self._stop = self._stop or event
+                stop, stop_event = encoded, event
                 break
             targets = self.program.targets(event)
             self.keep_live(encoded, event, targets)
@@ -567,8 +584,9 @@ class Run:
             else:
                 emitted.append(fact)
         drafts = execution.finish(completed=True)
+        self._stop = self._stop or stop_event  # not before: an attempt that fails here has returned nothing
         if stop is not None:
-            drafts = (*drafts, *self._everybodys_drafts())
+            drafts = (*drafts, *self.everybodys_drafts())
         return StepReturned(execution.task_id, execution.attempt, drafts, tuple(emitted), stop)
 
     async def _raised(self, execution: Execution, task: Task, error: BaseException) -> None:
@@ -577,11 +595,12 @@ class Run:
             return
         try:
             drafts = execution.finish(completed=False)
-        except Exception as second:
-            # A value changed in place into something that cannot be encoded: the drafts go with the attempt.
-            error.add_note(f"and its context writes could not be recorded: {second}")
-            drafts = self.drafts.take(execution.task_id, self.executions)
-            execution.attached = False
+        except SerializationError as second:
+            # A value changed in place into something that cannot be encoded: this goes with the attempt, for everybody.
+            if str(second) != str(error):
+                error.add_note(f"and a change in place of its context was undone: {second}")
+            execution.drop_changes()
+            drafts = execution.finish(completed=False)
         attention = str(error) if isinstance(error, StepDivergedError) else None
         retry_at = None
         if attention is None and isinstance(error, Exception):
@@ -596,7 +615,7 @@ class Run:
             if delay is not None:
                 retry_at = now + round(max(0.0, delay) * MICROSECONDS)
         if retry_at is None and attention is None:
-            drafts = (*drafts, *self._everybodys_drafts())
+            drafts = (*drafts, *self.everybodys_drafts())
             self._error = self._error or error
         info = describe(error)
         self.accept(StepRaised(task.id, execution.attempt, drafts, info, retry_at, attention))
@@ -677,11 +696,6 @@ class Run:
             return False
         self._diverged.add((task_id, place))
         return True
-
-    def refresh_mirrors(self, execution: Execution, key: str) -> None:
-        """A replaying step has caught up with a key: its view shows the next private copy or the real value."""
-        for view in self.live.mirrors:
-            view.caught_up(execution, key)
 
     def schema_of(self, classes: tuple[type[Event], ...]) -> str | None:
         """Return the JSON schema of the answer as text, None if its fields have none."""
@@ -781,8 +795,8 @@ class Run:
                 )
         elif isinstance(event, HumanResponseEvent):
             name = event_name(type(event))
-            before = self.state.answered.get(name)
-            if before is not None and not any(w.is_open and name in w.wanted for w in self.state.waits.values()):
+            before = self._answered_wait(name)
+            if before is not None:
                 raise AlreadyAnsweredError(
                     f"run {self.run_id}: no open question takes a {name}; wait {before} was answered before. "
                     "Nothing was recorded"
@@ -829,6 +843,15 @@ def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
 def _answering(emitted: EventEmitted, wait: Wait) -> EventEmitted:
     """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it."""
     return emitted._replace(answers=wait.wait_id, targets=() if wait.task is not None else emitted.targets)
+
+
+def _end(reply: Reply, error: BaseException | None) -> None:
+    if reply.done():
+        return
+    if error is None:
+        reply.set_result(None)
+    else:
+        reply.set_exception(error)
 
 
 def _retrieved(reply: asyncio.Future[None]) -> None:
