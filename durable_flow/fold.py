@@ -156,7 +156,8 @@ def evolve(state: RunState, record: Record) -> None:
             state.epoch = 1
         case RunClaimed():
             state.epoch = fact.epoch
-            state.claims += 1
+            # Who gave the run back has survived it.
+            state.claims = 0 if fact.previous is None else state.claims + 1
         case RunParked():
             state.attention = fact.reason
         case RunResumed():

@@ -81,7 +81,8 @@ class WorkflowHandler:
     ) -> AsyncGenerator[Event, None]:
         """Yield the published events in order, live, then the event that ended the run.
 
-        A late reader gets everything, except questions that had been answered before this process took the run up.
+        A late reader gets everything, except questions that had been answered before this process took the run up or
+        found it ended.
         After `break` the next iteration goes on; `after` begins behind a position instead. Raises WorkflowRuntimeError
         once everything was consumed, and what prevented the run from being started.
         """
@@ -111,10 +112,11 @@ class WorkflowHandler:
     def _event(self, row: StreamRow) -> Event | None:
         if row.reset_since is not None:
             return StreamResetEvent(position=row.reset_since)
-        if row.wait_id is not None and row.wait_id in self._attachment.answered_before:
+        attachment = self._attachment
+        if row.wait_id is not None and (attachment.ended_before or row.wait_id in attachment.answered_before):
             return None
         assert row.event is not None
-        event = self._attachment.program.codec.decode_event(row.event)
+        event = attachment.program.codec.decode_event(row.event)
         if row.wait_id is not None and isinstance(event, InputRequiredEvent):
             event._wait_id = row.wait_id
         return event

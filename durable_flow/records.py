@@ -65,10 +65,14 @@ class RunStarted(NamedTuple):
 
 
 class RunClaimed(NamedTuple):
-    """A worker took the run; its epoch is higher than every earlier one."""
+    """A worker took the run; its epoch is higher than every earlier one.
+
+    `previous` is the worker that had it and was gone; None if nobody had it, because it had been given back.
+    """
 
     epoch: int
     worker: str
+    previous: str | None = None
 
 
 class MessageReceived(NamedTuple):

@@ -89,8 +89,8 @@ class RunState:
 
     `seq` is the last record's, `boundary` the last checkpoint's. `active` tells whether the budget of active time runs
     now, `active_us` how much of it is used up to `last_at`. `runnable` and `delayed` index the pending tasks: by step
-    in the order of their events, and by the time of their next attempt. `claims` counts the claims since anything
-    else happened.
+    in the order of their events, and by the time of their next attempt. `claims` counts the claims from
+    workers that were gone, since anything else happened.
     """
 
     workflow: str = ""

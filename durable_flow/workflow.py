@@ -15,7 +15,7 @@ from .errors import WorkflowRuntimeError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import GRAPH_CHECKS, find_problems, uses_humans
 from .handler import WorkflowHandler
-from .journal.journal import URL_VARIABLE, Journal
+from .journal.journal import MAX_PAYLOAD_BYTES, URL_VARIABLE, Journal
 from .journal.runid import require_run_id
 from .program import WorkflowProgram
 from .serializers.codec import Codec
@@ -163,9 +163,10 @@ class Workflow:
         program = self._durable_prepare()
         if run_id is not None:
             require_run_id(run_id)
-        passed: Any = start_event if start_event is not None else dict(sorted(kwargs.items()))
         event = self._durable_start_event(start_event, kwargs)
-        arguments = program.codec.encode_value(passed, "arguments of run()")
+        # What the caller passed is compared when the id is used again; defaults are not.
+        passed = kwargs if start_event is None else {name: getattr(event, name) for name in event.model_fields_set}
+        arguments = program.codec.encode_value(dict(sorted(passed.items())), "arguments of run()")
         attachment = engine.start(program, run_id, event, arguments)
         return WorkflowHandler(attachment, program.table.state_class)
 
@@ -274,11 +275,13 @@ def _settings(workflow: Workflow) -> WorkflowSettings:
 
 def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
     table = step_table(type(workflow))
-    serializer = settings.serializer
-    if serializer is None:
-        state = () if table.state_class is None else (table.state_class,)
-        serializer = JsonSerializer(types=(*table.event_classes, *state))
-    codec = Codec(serializer)
+    state = () if table.state_class is None else (table.state_class,)
+    exact = JsonSerializer(types=(*table.event_classes, *state))
+    journal = settings.journal if isinstance(settings.journal, Journal) else None
+    serializer = settings.serializer or (journal.serializer if journal is not None else None) or exact
+    limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
+    # Messages are always JSON.
+    codec = Codec(serializer, readers=(exact,), max_payload_bytes=limit)
     return WorkflowProgram(
         workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose
     )

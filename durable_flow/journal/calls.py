@@ -45,7 +45,7 @@ def claim(run: int, worker: WorkerId, epoch: int, now: int) -> Call:
             return None
         execute(sql.claim_run, {"owner": worker.id, "updated_at": now, "run_": run, "epoch_": epoch})
         # The times of a run never go back, although clocks do.
-        claimed = Record(seq + 1, max(now, at), True, RunClaimed(epoch + 1, worker.id))
+        claimed = Record(seq + 1, max(now, at), True, RunClaimed(epoch + 1, worker.id, owner))
         rows = encode(run, run_id, seq, epoch + 1, [claimed], 1 << 20).rows
         execute(sql.insert_record, dict(zip(sql.JOURNAL_NAMES, rows[0], strict=True)))
         return Claim(run, run_id, uid, epoch + 1, seq + 1)
@@ -104,12 +104,13 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
         run_id, uid, status, _, _ = head[0]
         if again and execute(sql.message_sent_at, {"run_": run, "sent_at_": now, "message_id_": message.message_id}):
             return True
-        if status in FINAL_STATUSES:
-            raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
+        # A repetition first: it stays one when the run has ended meanwhile.
         if message.message_id is not None and execute(
             sql.message_by_id, {"run_": run, "message_id_": message.message_id}
         ):
             return False
+        if status in FINAL_STATUSES:
+            raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
         wait_id = _answered_wait(execute, run, run_id, message)
         payload = event.data if event is not None else None
         if seal is not None and payload is not None:

@@ -69,7 +69,6 @@ class Journal:
             url if url is not None else os.environ.get(URL_VARIABLE) or DEFAULT_URL,
             durability=durability,
             max_payload_bytes=max_payload_bytes,
-            identity=self,
         )
         readers = (JsonSerializer(),)
         self._codec = Codec(serializer or readers[0], readers=readers, max_payload_bytes=max_payload_bytes)

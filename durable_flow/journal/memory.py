@@ -139,10 +139,11 @@ class MemoryStore:
         taken = self._runs.get(run)
         if taken is None or taken.epoch != epoch:
             return None
+        claimed = RunClaimed(epoch + 1, worker.id, taken.owner)
         taken.epoch, taken.owner, taken.updated_at = epoch + 1, worker.id, self.now()
         # The times of a run never go back, although clocks do.
         at = max(self.now(), taken.records[-1].at)
-        self._write(taken, [Record(len(taken.records) + 1, at, True, RunClaimed(epoch + 1, worker.id))], None)
+        self._write(taken, [Record(len(taken.records) + 1, at, True, claimed)], None)
         return Claim(run, taken.new.run_id, taken.new.uid, taken.epoch, len(taken.records))
 
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
@@ -216,10 +217,11 @@ class MemoryStore:
         to = self._runs.get(run)
         if to is None:
             raise RunNotFoundError(f"run {run}: there is no run of this key in {self.url}. Nothing was sent.")
-        if to.status in FINAL_STATUSES:
-            raise RunFinishedError(f"run {to.new.run_id}: it has ended, its status is {to.status}. Nothing was sent.")
+        # A repetition first: it stays one when the run has ended meanwhile.
         if message.message_id in to.sent:
             return False
+        if to.status in FINAL_STATUSES:
+            raise RunFinishedError(f"run {to.new.run_id}: it has ended, its status is {to.status}. Nothing was sent.")
         wait_id = to.bind(message)
         row = next(self._next_message)
         to.messages[row] = MessageRow(

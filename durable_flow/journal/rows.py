@@ -73,7 +73,7 @@ _LAYOUTS: dict[type, _Layout] = {
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.
 _USUAL: dict[str, Any] = {
     "k": 0, "targets": (), "step": None, "answers": None, "retry_at": None, "explicit": False, "human": False,
-    "deadline": None, "schema": None, "arguments": None, "wait_id": None,
+    "deadline": None, "schema": None, "arguments": None, "wait_id": None, "previous": None,
 }  # fmt: skip
 # Stored elsewhere: the stream table has the items.
 _ELSEWHERE = {"items"}

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from weakref import WeakKeyDictionary
 
 from .protocol import JournalStore
@@ -34,12 +35,14 @@ class SharedStore:
 _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StoreSettings, SharedStore]] = WeakKeyDictionary()
 
 
-def settings_for(url: str, *, durability: str, max_payload_bytes: int, identity: object) -> StoreSettings:
-    """Return the settings for a URL; raises JournalUrlError."""
+_memories = count(1)
+
+
+def settings_for(url: str, *, durability: str, max_payload_bytes: int) -> StoreSettings:
+    """Return the settings for a URL, for a memory store new ones each time; raises JournalUrlError."""
     canonical = canonical_url(url)
-    return StoreSettings(
-        canonical, durability, max_payload_bytes, id(identity) if canonical.startswith("memory:") else 0
-    )
+    identity = next(_memories) if canonical.startswith("memory:") else 0
+    return StoreSettings(canonical, durability, max_payload_bytes, identity)
 
 
 async def acquire(settings: StoreSettings) -> SharedStore:
@@ -74,9 +77,13 @@ async def give_back(settings: StoreSettings) -> None:
         await shared.store.close()
 
 
-def _forget() -> None:
+_inherited: list[object] = []
+
+
+def _forget_after_fork() -> None:
+    # A forked child must not touch its parent's connections, not even by closing them; it opens its own.
+    _inherited.extend(_stores.values())
     _stores.clear()
 
 
-# A forked child must not touch its parent's connections; it opens its own.
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_forget_after_fork)

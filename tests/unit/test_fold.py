@@ -331,9 +331,14 @@ def test_a_run_that_ended_for_good_holds_nothing_pending(end):
 
 
 def test_a_claim_raises_the_epoch_and_claims_are_counted_until_something_happens():
-    claims = (RunClaimed(2, "w"), RunClaimed(3, "w"))
+    claims = (RunClaimed(2, "w2", "w1"), RunClaimed(3, "w3", "w2"))
     assert (run(started("a"), *claims).state.epoch, run(started("a"), *claims).state.claims) == (3, 2)
     assert run(started("a"), *claims, ContextSet("n", value(1), None, 0, 0)).state.claims == 0
+
+
+def test_a_worker_that_gave_the_run_back_has_survived_it_so_its_claim_does_not_count():
+    claims = (RunClaimed(2, "w2", "w1"), RunClaimed(3, "w3", None))
+    assert run(started("a"), *claims).state.claims == 0
 
 
 def test_a_parked_run_needs_attention_until_it_is_resumed():
