@@ -1,0 +1,238 @@
+"""What the parent does: lets processes live and die on one journal, and reads what they left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from .life import Life
+from .processes import ENVIRONMENT
+
+KILLED = -signal.SIGKILL
+# The machine has few cores, and a life spends some of its time on the disk.
+SERVERS = 3
+
+
+class Line(NamedTuple):
+    """A line of the notes: one start of a step's body, or of a called function."""
+
+    run_id: str
+    what: str
+    key: str
+    attempt: int
+
+
+class Row(NamedTuple):
+    """A row of the table `journal`."""
+
+    run_id: str
+    seq: int
+    kind: str
+    task: int | None
+    step: str | None
+    name: str | None
+    data: dict[str, Any]
+    payload: bytes | None
+    at: int
+
+
+class Books:
+    """A journal as plain SQL reads it, from a copy: looking at it must not tidy up what a killed process left."""
+
+    def __init__(self, path: Path):
+        scratch = Path(tempfile.mkdtemp(prefix="copy-", dir=path.parent))
+        for file in (path, Path(f"{path}-wal")):
+            if file.exists():
+                shutil.copyfile(file, scratch / file.name)
+        connection = sqlite3.connect(scratch / path.name)
+        rows = connection.execute(
+            "SELECT run_id, seq, kind, task, step, name, data, payload, at FROM journal JOIN runs USING (run) "
+            "ORDER BY run, seq"
+        ).fetchall()
+        self.runs = {
+            run_id: (status, owner)
+            for run_id, status, owner in connection.execute("SELECT run_id, status, owner FROM runs")
+        }
+        self.worker_pids = [pid for (pid,) in connection.execute("SELECT pid FROM workers")]
+        self.open_messages = connection.execute(
+            "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"
+        ).fetchone()[0]
+        connection.close()
+        shutil.rmtree(scratch)
+        self.rows = [Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8]) for row in rows]
+        self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind == "EventEmitted"}
+
+    def of(self, run_id: str, kind: str) -> list[Row]:
+        return [row for row in self.rows if row.run_id == run_id and row.kind == kind]
+
+    def event_key(self, run_id: str, seq: int | None) -> str:
+        """Return an event as the notes name it: its class and number."""
+        assert seq is not None
+        event = self._events[run_id, seq]
+        return f"{event.name}:{_number(event.payload)}"
+
+    def has_event(self, line: Line) -> bool:
+        """Tell whether the event that a step was called with is there."""
+        return any(
+            row.run_id == line.run_id and f"{row.name}:{_number(row.payload)}" == line.key
+            for row in self._events.values()
+        )
+
+    def over(self) -> set[Line]:
+        """Return what must never run again: attempts that completed or failed, and calls with a recorded result."""
+        done = set()
+        for row in self.rows:
+            if row.kind in ("StepCompleted", "StepFailed"):
+                assert row.step is not None
+                key = self.event_key(row.run_id, row.task)
+                done.add(Line(row.run_id, row.step, key, row.data.get("attempt", 1)))
+            elif row.kind == "CallRecorded":
+                number = self.event_key(row.run_id, row.task).partition(":")[2] if row.name == "quote" else "0"
+                done.add(Line(row.run_id, "call", f"{row.name}:{number}", 1))
+        return done
+
+
+def _number(payload: bytes | None) -> int:
+    return int(json.loads(payload or b"{}").get("number", 0))
+
+
+class Snapshot(NamedTuple):
+    """What was there when a process had been killed."""
+
+    books: Books
+    lines: Counter[Line]
+
+
+@dataclass
+class History:
+    """One journal with its notes, and what was found after each kill."""
+
+    folder: Path
+    snapshots: list[Snapshot] = field(default_factory=list)
+    exits: list[int] = field(default_factory=list)
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "jobs.db"
+
+    def books(self) -> Books:
+        return Books(self.database)
+
+    @cached_property
+    def last_books(self) -> Books:
+        """Its books once nothing more will happen to it."""
+        return self.books()
+
+    def lines(self) -> Counter[Line]:
+        notes = self.folder / "notes.txt"
+        text = notes.read_text() if notes.exists() else ""
+        return Counter(Line(*parts[:3], int(parts[3])) for parts in map(str.split, text.splitlines()))
+
+    def seen(self, run_id: str) -> list[tuple[int, dict[str, Any]]]:
+        """Return what readers of a run's stream got, with the positions."""
+        file = self.folder / "seen.txt"
+        lines = [line.split(" ", 2) for line in file.read_text().splitlines()] if file.exists() else []
+        return [(int(position), json.loads(fields)) for run, position, fields in lines if run == run_id]
+
+    def output(self) -> str:
+        output = self.folder / "output.txt"
+        return output.read_text() if output.exists() else ""
+
+    def outcome(self) -> dict[str, Any]:
+        outcome: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
+        return outcome
+
+
+class Server:
+    """A process that forks lives; it is started when it is first used."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "crash.life"],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def live(self, life: Life) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(life) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class Laboratory:
+    """Runs histories, several at a time."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._count = 0
+        self._counting = threading.Lock()
+        self._servers: SimpleQueue[Server] = SimpleQueue()
+        self._all = [Server() for _ in range(SERVERS)]
+        for server in self._all:
+            self._servers.put(server)
+        self._threads = ThreadPoolExecutor(SERVERS)
+        # Making the tables takes longer than a whole life: one that runs nothing makes them for all.
+        self._template = History(folder / "template")
+        self._template.folder.mkdir()
+        assert self.live(self._template, []) == 0, self._template.output()
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        for server in self._all:
+            server.close()
+
+    def new_history(self) -> History:
+        """Return a history with an empty journal."""
+        with self._counting:
+            self._count += 1
+            history = History(self._folder / f"history-{self._count}")
+        history.folder.mkdir()
+        shutil.copyfile(self._template.database, history.database)
+        return history
+
+    def live(self, history: History, runs: Sequence[str], **more: Any) -> int:
+        """Let one process live; if it was killed, look at what it left."""
+        server = self._servers.get()
+        try:
+            code = server.live(Life(folder=str(history.folder), runs=list(runs), **more))
+        finally:
+            self._servers.put(server)
+        history.exits.append(code)
+        if code == KILLED:
+            history.snapshots.append(Snapshot(history.books(), history.lines()))
+        return code
+
+    def each(self, work: Any, cases: Sequence[Any]) -> list[Any]:
+        """Do the work for every case, several at a time; return what came of them, in order."""
+        return list(self._threads.map(work, cases))
+
+
+@contextmanager
+def laboratory(folder: Path) -> Iterator[Laboratory]:
+    lab = Laboratory(folder)
+    try:
+        yield lab
+    finally:
+        lab.close()

@@ -1,0 +1,170 @@
+"""One life of a process that runs orders, and the server that forks such processes quickly.
+
+The server imports everything once; it has no event loop and no thread, so that its children may have theirs. It reads
+one life per line from its input and writes how that process ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+# Imported late by the store; here once for all children.
+import aiosqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
+
+import durable_flow.journal.sqlite  # noqa: F401
+from durable_flow import Journal, RunNotFoundError
+
+from .kills import Commits, kill_this_process
+from .orders import Notes, Orders, attend
+from .timed import Timed
+
+# A life that takes longer hangs: it says where, and ends.
+MAX_SECONDS = 60
+
+
+class Life(TypedDict, total=False):
+    """What a process does: attend to these runs, of which `recover` finds some; and when it is killed.
+
+    `laps`: how long the loop of a run is. `kill`: the commit, and the point in it. `moment`: a line of the notes, after
+    which `kill` counts. `die_at_question`: at the first question that is seen. `die_after`: kinds of records, once all
+    of them are in the journal of the first run. `timed`: runs the workflow with timers instead.
+    """
+
+    folder: str
+    runs: list[str]
+    recover: bool
+    laps: int
+    kill: tuple[int, str]
+    moment: str
+    die_at_question: bool
+    die_after: list[str]
+    timed: bool
+
+
+class NotesWithMoment(Notes):
+    """Notes that arm the kill when a certain line is written."""
+
+    def __init__(self, path: Path, moment: str, commits: Commits, kill: tuple[int, str]):
+        super().__init__(path)
+        self._moment, self._commits, self._kill = moment, commits, kill
+
+    def add(self, run_id: str, what: str, key: str, attempt: int = 1) -> None:
+        super().add(run_id, what, key, attempt)
+        if self._moment == f"{what} {key}" and self._commits.target is None:
+            number, point = self._kill
+            self._commits.kill_at(self._commits.count + number, point)
+
+
+async def live(life: Life, commits: Commits) -> None:
+    folder = Path(life["folder"])
+    notes = Notes(folder / "notes.txt")
+    kill = life.get("kill")
+    if kill is not None and "moment" in life:
+        notes = NotesWithMoment(notes.path, life["moment"], commits, kill)
+    elif kill is not None:
+        commits.kill_at(*kill)
+    journal = Journal(f"sqlite:///{folder / 'jobs.db'}")
+    async with journal:
+        if "die_after" in life:
+            death = asyncio.create_task(die_after(journal, life["runs"][0], set(life["die_after"])))
+            death.add_done_callback(lambda _: kill_this_process())
+        if life.get("timed"):
+            await Timed(notes, journal=journal).run(run_id=life["runs"][0])
+            return
+        flow = Orders(notes, timeout=None, journal=journal)
+        at_question = kill_this_process if life.get("die_at_question") else None
+        handlers = {handler.run_id: handler for handler in await flow.recover()} if life.get("recover") else {}
+        results = await asyncio.gather(
+            *(
+                attend(
+                    flow,
+                    journal,
+                    run_id,
+                    laps=life.get("laps", 1),
+                    handler=handlers.get(run_id),
+                    at_question=at_question,
+                )
+                for run_id in life["runs"]
+            )
+        )
+        outcome = {
+            "results": dict(zip(life["runs"], results, strict=True)),
+            "contexts": {run_id: (await journal.state(run_id)).context for run_id in life["runs"]},
+            "streams": {run_id: [item async for item in read_stream(journal, run_id)] for run_id in life["runs"]},
+            "recovered": sorted(handlers),
+            "commits": commits.count,
+            "pid": os.getpid(),
+        }
+    (folder / "outcome.json").write_text(json.dumps(outcome))
+
+
+async def die_after(journal: Journal, run_id: str, kinds: set[str]) -> None:
+    """Kill this process as soon as the journal of a run has records of all these kinds."""
+    while True:
+        with contextlib.suppress(RunNotFoundError):
+            if kinds <= {type(record.fact).__name__ for record in await journal.history(run_id)}:
+                kill_this_process()
+        await asyncio.sleep(0.005)
+
+
+async def read_stream(journal: Journal, run_id: str) -> AsyncIterator[dict[str, Any]]:
+    """Read a run's stream as another process would: with a cursor, going on anew behind every fourth item."""
+    position = read = 0
+    while True:
+        async for item in journal.stream(run_id, after=position):
+            position = item.position
+            read += 1
+            yield {
+                "position": position,
+                "step": item.step,
+                "event": None if item.event is None else type(item.event).__name__,
+                "fields": None if item.event is None else item.event.model_dump(),
+                "reset_since": item.reset_since,
+            }
+            if read % 4 == 0:
+                break
+        else:
+            return
+
+
+def fork(life: Life) -> int:
+    """Run one life in a child process; return its exit code, negative for the signal that killed it."""
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    code = 1
+    try:
+        output = os.open(Path(life["folder"]) / "output.txt", os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+        asyncio.run(live(life, Commits()))
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve() -> None:
+    gc.freeze()
+    for line in sys.stdin:
+        request: Any = json.loads(line)
+        if request.get("kill") is not None:
+            request["kill"] = tuple(request["kill"])
+        print(fork(request), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

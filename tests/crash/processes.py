@@ -1,0 +1,74 @@
+"""Child processes of the crash tests: where they find this package and the one under test, and how they are watched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import durable_flow
+
+TESTS = Path(__file__).resolve().parents[1]
+PRODUCT = Path(durable_flow.__file__).resolve().parents[1]
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "DURABLE_FLOW_DATABASE_URL"},
+    "PYTHONPATH": os.pathsep.join([str(TESTS), str(PRODUCT)]),
+    "PYTHONUNBUFFERED": "1",
+}
+SCRIPT = [sys.executable, str(Path(__file__).with_name("app.py"))]
+# As another program that imports the module by its name.
+IMPORTED = [sys.executable, "-c", "import asyncio, app; asyncio.run(app.main())"]
+LOOPS = [sys.executable, "-m", "crash.loops"]
+MAX_SECONDS = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])
+    return {**ENVIRONMENT, "PYTHONPATH": path, **more}
+
+
+def run_to_end(command: Sequence[str], folder: Path, **env: str) -> tuple[int, str, str]:
+    """Return exit code, output and errors."""
+    done = subprocess.run(
+        command, cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=MAX_SECONDS,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@contextmanager
+def running(command: Sequence[str], folder: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """Give a process whose output can be read line by line; it does not outlive the block, nor a deadline."""
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(**env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        deadline = threading.Timer(MAX_SECONDS, process.kill)
+        deadline.start()
+        try:
+            yield process
+        finally:
+            deadline.cancel()
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
+    """Return the lines that a process prints, up to and with the one that is this word."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if lines[-1] == word:
+            return lines
+    assert process.stderr is not None
+    raise AssertionError(f"the process ended without saying {word!r}: {lines}\n{process.stderr.read()}")
+
+
+def legs(folder: Path) -> Counter[int]:
+    """Return how often each leg of the journey began."""
+    return Counter(int(line.split()[0]) for line in (folder / "legs.txt").read_text().splitlines())

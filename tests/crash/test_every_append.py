@@ -1,0 +1,106 @@
+"""Killed with SIGKILL at three points of every commit of the journal, a run comes to the same end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from .checks import problems
+from .conftest import ALONE, EIGHT, LAPS
+from .histories import KILLED, History, Laboratory
+from .kills import POINTS
+from .orders import CRATES, FAILING_PART, PARTS, price_of
+
+# Commits share appends as it happens, so a history may need a few more than the undisturbed one did.
+MORE = 4
+
+
+def test_an_undisturbed_run_completes_with_all_that_is_to_be_killed(undisturbed: History):
+    outcome = undisturbed.outcome()
+    assert outcome["results"]["alone"] == {
+        "order": "of alone",
+        "total": sum(price_of(number) for number in range(1, PARTS + 1)),
+        "by": "kim",
+        "laps": list(range(1, LAPS + 1)),
+        "truck": "booked K-42",
+        "crates": list(range(1, CRATES + 1)),
+    }
+    books = undisturbed.last_books
+    kinds = {row.kind for row in books.rows}
+    assert kinds >= {
+        "EventCollected", "BufferReleased", "StepFailed", "EffectReused", "WaitOpened", "WaitAnswered",
+        "MessageReceived", "CallRecorded", "TimerSet", "TimerFired", "StreamPublished", "ContextSet",
+    }  # fmt: skip
+    lines = undisturbed.lines()
+    assert set(lines.values()) == {1}
+    assert sum(line.what == "price" for line in lines) == PARTS + 1
+    assert outcome["contexts"]["alone"][f"tries:{FAILING_PART}"] == 2
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_one_run_killed_at_any_append_comes_to_the_same_end(lab: Laboratory, undisturbed: History, point: str):
+    def killed_at(number: int) -> tuple[History, list[str]]:
+        history = lab.new_history()
+        if lab.live(history, ALONE, laps=LAPS, kill=(number, point)) == KILLED:
+            lab.live(history, ALONE, laps=LAPS)
+        return history, _wrong(history, undisturbed, ALONE)
+
+    commits = undisturbed.outcome()["commits"]
+    histories = _all_right(lab, killed_at, range(1, commits + MORE))
+    killed = [KILLED in history.exits for history in histories]
+    assert all(killed[:25]), killed
+    assert len({len(history.snapshots[0].books.rows) for history in histories if history.snapshots}) >= 25
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_one_run_killed_again_and_again_comes_to_the_same_end(lab: Laboratory, undisturbed: History, point: str):
+    def killed_every(number: int) -> tuple[History, list[str]]:
+        history = lab.new_history()
+        while lab.live(history, ALONE, laps=LAPS, kill=(number, point)) == KILLED and len(history.exits) < 60:
+            pass
+        return history, _wrong(history, undisturbed, ALONE)
+
+    # The first commits of a life are those of its heartbeat and of its claim: each of these lives gets further.
+    histories = _all_right(lab, killed_every, (6, 8, 11))
+    assert all(len(history.snapshots) >= 3 for history in histories)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_eight_runs_killed_at_any_append_are_recovered_to_the_same_end(
+    lab: Laboratory, eight_undisturbed: History, point: str
+):
+    def killed_at(number: int) -> tuple[History, list[str]]:
+        history = lab.new_history()
+        killed = lab.live(history, EIGHT, kill=(number, point)) == KILLED
+        if killed and number % 3 == 0:
+            # And once more, at another point of a commit of the life that recovers them.
+            again = (3 + number * 7 % 20, POINTS[(POINTS.index(point) + number) % len(POINTS)])
+            killed = lab.live(history, EIGHT, recover=True, kill=again) == KILLED
+        if killed:
+            lab.live(history, EIGHT, recover=True)
+        return history, _wrong(history, eight_undisturbed, EIGHT)
+
+    commits = eight_undisturbed.outcome()["commits"]
+    histories = _all_right(lab, killed_at, range(1, commits + MORE))
+    killed = [KILLED in history.exits for history in histories]
+    assert sum(killed) >= 25, killed
+
+
+def _wrong(history: History, undisturbed: History, runs: list[str]) -> list[str]:
+    if history.exits[-1] != 0:
+        return [f"a life ended with {history.exits[-1]}", history.output()]
+    return problems(history, undisturbed, runs)
+
+
+def _all_right(
+    lab: Laboratory, experiment: Callable[[int], tuple[History, list[str]]], numbers: Sequence[int]
+) -> list[History]:
+    """Do an experiment for each number, several at a time; all of them must end well."""
+    done = lab.each(experiment, numbers)
+    wrong = {number: found for number, (_, found) in zip(numbers, done, strict=True) if found}
+    told = [f"killed at {number}: {found[0]}" for number, found in wrong.items()]
+    assert not wrong, "\n".join(
+        [f"{len(wrong)} of {len(numbers)} histories are wrong", *told, *next(iter(wrong.values()))]
+    )
+    return [history for history, _ in done]
