@@ -149,10 +149,13 @@ class WorkflowFailedEvent(StopEvent):
 class StreamResetEvent(Event):
     """Tells a stream's reader that a step which ran again after a crash publishes other items than before.
 
-    `position` is that of the first item of the step that no longer counts; those of it that follow count neither.
+    `position` is that of the first item that no longer counts; of what followed, the items of the same step and task
+    (the seq of its event) count neither.
     """
 
     position: int
+    step: str | None = None
+    task: int | None = None
 
 
 StopEventT = TypeVar("StopEventT", bound=StopEvent)

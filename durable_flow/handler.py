@@ -111,7 +111,7 @@ class WorkflowHandler:
 
     def _event(self, row: StreamRow) -> Event | None:
         if row.reset_since is not None:
-            return StreamResetEvent(position=row.reset_since)
+            return StreamResetEvent(position=row.reset_since, step=row.step, task=row.task)
         attachment = self._attachment
         if row.wait_id is not None and (attachment.ended_before or row.wait_id in attachment.answered_before):
             return None

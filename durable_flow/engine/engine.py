@@ -38,7 +38,7 @@ from .attachment import Attachment
 from .claims import Owners, is_claimable, register_local
 from .clock import RandomIds
 from .execution import route
-from .identity import new_worker
+from .identity import is_gone, new_worker
 from .outcome import Outcome
 from .program import Program
 from .run import Run, named_wait
@@ -557,6 +557,9 @@ class Engine:
         self._lifeline = self._until_the_loop_ends()
         await anext(self._lifeline)
         await shared.store.heartbeat(self.worker)
+        for worker, _ in await shared.store.workers():
+            if worker.id != self.worker.id and is_gone(worker):
+                await shared.store.forget(worker)
         self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
         self._shared = shared
         shared.on_message.append(self._message_sent)

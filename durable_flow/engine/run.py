@@ -19,6 +19,7 @@ from ..decide import decide
 from ..due import Limits, due
 from ..errors import (
     AlreadyAnsweredError,
+    DeserializationError,
     DurableFlowError,
     RunFenced,
     RunFinishedError,
@@ -42,7 +43,7 @@ from ..incoming import (
     TimerDue,
     WaitDue,
 )
-from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate
+from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
 from ..records import (
     EncodedEvent,
     ErrorInfo,
@@ -429,11 +430,12 @@ class Run:
             case StepCompleted():
                 self._step_ended(fact.task)
             case StreamPublished():
-                step = fact.task.step if fact.task is not None else None
-                for n, item in enumerate(fact.items):
-                    self.tail.add(fact.first + n, record.at, step, item, fact.wait_id, None)
+                task, step = fact.task if fact.task is not None else (None, None)
+                for position, item in enumerate(fact.items, fact.first):
+                    self.tail.add(StreamRow(position, record.at, step, item, fact.wait_id, None, task))
             case StreamReset():
-                self.tail.add(fact.position, record.at, fact.task.step, None, None, fact.since)
+                task, step = fact.task
+                self.tail.add(StreamRow(fact.position, record.at, step, None, None, fact.since, task))
             case WaitAnswered() | WaitTimedOut() | WaitClosed():
                 for waiter in self._waiters.pop(fact.wait_id, ()):
                     if not waiter.done():
@@ -526,7 +528,9 @@ class Run:
         step = task.id.step
         try:
             if event is None:
-                event = self.program.codec.decode_event(task.event)
+                event = self._input(task)
+                if event is None:
+                    return
             if self.program.verbose:
                 print(f"Running step {step}")
             if step in self.program.sync_steps:
@@ -565,6 +569,19 @@ class Run:
             if self.closed:
                 return
             self.accept(returned)
+
+    def _input(self, task: Task) -> Event | None:
+        """Return the task's event, decoded afresh. If it cannot be read, the step has not failed: the run is parked."""
+        try:
+            return self.program.codec.decode_event(task.event)
+        except DeserializationError as error:
+            self.accept(
+                AttentionNeeded(
+                    f"run {self.run_id}: the event of step {task.id.step!r} (record {task.id.seq}) cannot be read: {error}. "
+                    f"Repair that, then flow.resume({self.run_id!r})"
+                )
+            )
+            return None
 
     def _returned(self, execution: Execution, events: Sequence[Event]) -> StepReturned:
         emitted: list[EventEmitted | Question] = []

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 
 from ..journal.protocol import StreamRow
-from ..records import EncodedEvent
 
 MAX_ITEMS_IN_MEMORY = 4096
 
@@ -19,13 +18,10 @@ class StreamTail:
         self._rows: deque[StreamRow] = deque(maxlen=MAX_ITEMS_IN_MEMORY)
         self.listeners: set[Callable[[], None]] = set()
 
-    def add(
-        self, position: int, at: int, step: str | None, event: EncodedEvent | None, wait_id: str | None,
-        reset_since: int | None,
-    ) -> None:  # fmt: skip
+    def add(self, row: StreamRow) -> None:
         """Append a durable item and tell the listeners."""
-        self._rows.append(StreamRow(position, at, step, event, wait_id, reset_since))
-        self.last = position
+        self._rows.append(row)
+        self.last = row.position
         for listener in tuple(self.listeners):
             listener()
 

@@ -88,6 +88,15 @@ def retire(worker: WorkerId) -> Call:
     return call
 
 
+def forget(worker: WorkerId) -> Call:
+    """Delete the row of a worker that is gone and owns no unfinished run."""
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.forget_worker, {"id_": worker.id})
+
+    return call
+
+
 def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None, limit: int) -> Call:
     """Insert a message: gives False if this message_id was sent before."""
     event = message.event

@@ -179,18 +179,18 @@ def _published(encoded: Encoded, run: int, run_id: str, record: Record, columns:
     assert isinstance(fact, StreamPublished)
     if fact.wait_id is not None:
         check_text(fact.wait_id, run_id, "StreamPublished.wait_id")
-    step = fact.task.step if fact.task is not None else None
+    task, step = fact.task if fact.task is not None else (None, None)
     for position, (name, codec, v, data) in enumerate(fact.items, fact.first):
         if name not in _fit or codec not in _fit or len(data) > limit:
             check_event(EncodedEvent(name, codec, v, data), run_id, limit)
-        encoded.stream.append((run, position, record.at, step, name, codec, data, None, v, fact.wait_id, None))
+        encoded.stream.append((run, position, record.at, step, name, codec, data, None, v, fact.wait_id, None, task))
 
 
 def _reset(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
     fact = record.fact
     assert isinstance(fact, StreamReset)
     encoded.stream.append(
-        (run, fact.position, record.at, fact.task.step, None, None, None, None, None, None, fact.since)
+        (run, fact.position, record.at, fact.task.step, None, None, None, None, None, None, fact.since, fact.task.seq)
     )
 
 

@@ -99,7 +99,10 @@ class StateInfo:
 
 @dataclass(frozen=True, slots=True)
 class StreamItem:
-    """A published item. On a reset `event` is None and `reset_since` the position of the first item that is void."""
+    """A published item. `task` is the seq of the event whose step published it.
+
+    On a reset `event` is None, and the items of the same task from position `reset_since` on are void.
+    """
 
     position: int
     at: datetime
@@ -107,6 +110,7 @@ class StreamItem:
     event: Event | None
     wait_id: str | None
     reset_since: int | None
+    task: int | None
 
 
 def parsed_schema(text: str | None) -> dict[str, Any] | None:

@@ -184,8 +184,10 @@ class Journal:
         A question whose answer was sent is no longer open, also if no process has taken the answer yet.
         """
         store = self._shared.store
-        rows = await store.waits(human=True)
-        answered = {(m.run, m.wait_id) for m in await store.messages(sorted({row.run for row in rows}))}
+        runs = {row.run for row in await store.waits(human=True)}
+        answered = {(m.run, m.wait_id) for m in await store.messages(sorted(runs))}
+        # Once more, because a run may have taken an answer in between: it is neither a message nor an open wait then.
+        rows = await store.waits(human=True) if runs else []
         return [self._wait(row) for row in rows if (row.run, row.wait_id) not in answered][:limit]
 
     async def stream(self, run_id: str, after: int = 0) -> AsyncIterator[StreamItem]:
@@ -277,7 +279,7 @@ class Journal:
 
     def _item(self, row: StreamRow) -> StreamItem:
         event = None if row.event is None else self._event(row.event, row.wait_id)
-        return StreamItem(row.position, at_moment(row.at), row.step, event, row.wait_id, row.reset_since)
+        return StreamItem(row.position, at_moment(row.at), row.step, event, row.wait_id, row.reset_since, row.task)
 
     def _event(self, encoded: EncodedEvent, wait_id: str | None = None) -> Event:
         event = self._codec.decode_event(encoded)

@@ -268,8 +268,14 @@ class MemoryStore:
         self._check_open()
         self._workers.pop(worker.id, None)
         for run in self._runs.values():
-            if run.owner == worker.id:
+            if run.owner == worker.id and run.finished_at is None:
                 run.owner = None
+
+    async def forget(self, worker: WorkerId) -> None:
+        """Delete the row of a worker that is gone, unless an unfinished run still names it."""
+        self._check_open()
+        if not any(run.owner == worker.id and run.finished_at is None for run in self._runs.values()):
+            self._workers.pop(worker.id, None)
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the store was opened; each write is a commit of its own."""

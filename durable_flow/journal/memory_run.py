@@ -75,13 +75,13 @@ class MemoryRun:
             fact = record.fact
             match fact:
                 case StreamPublished():
-                    step = fact.task.step if fact.task is not None else None
+                    task, step = fact.task if fact.task is not None else (None, None)
                     for position, event in enumerate(fact.items, fact.first):
-                        self.stream.append(StreamRow(position, record.at, step, event, fact.wait_id, None))
+                        self.stream.append(StreamRow(position, record.at, step, event, fact.wait_id, None, task))
                     record = record._replace(fact=fact._replace(items=()))
                 case StreamReset():
                     self.stream.append(
-                        StreamRow(fact.position, record.at, fact.task.step, None, None, reset_since=fact.since)
+                        StreamRow(fact.position, record.at, fact.task.step, None, None, fact.since, fact.task.seq)
                     )
                 case WaitOpened():
                     # Asked again under its own name, a question is as young as the others of now.

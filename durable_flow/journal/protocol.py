@@ -135,7 +135,10 @@ class WaitRow(NamedTuple):
 
 
 class StreamRow(NamedTuple):
-    """A published item. `reset_since` is set on a reset, whose `event` is None."""
+    """A published item. `reset_since` is set on a reset, whose `event` is None.
+
+    `step` and `task` (its event's seq) are who published it: a reset voids items of its own task only.
+    """
 
     position: int
     at: int
@@ -143,6 +146,7 @@ class StreamRow(NamedTuple):
     event: EncodedEvent | None
     wait_id: str | None
     reset_since: int | None
+    task: int | None = None
 
 
 class JournalStore(Protocol):
@@ -235,6 +239,9 @@ class JournalStore(Protocol):
 
     async def retire(self, worker: WorkerId) -> None:
         """Delete the worker's row and give up all its claims."""
+
+    async def forget(self, worker: WorkerId) -> None:
+        """Delete the row of a worker that is gone, unless an unfinished run still names it as its owner."""
 
     def stats(self) -> dict[str, Any]:
         """Return counters: commits, rows and appends since the store was opened."""

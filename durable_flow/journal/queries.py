@@ -35,7 +35,7 @@ _records = select(
 ).order_by(journal.c.seq)  # fmt: skip
 _items = select(
     stream.c.position, stream.c.at, stream.c.step, stream.c.name, stream.c.codec, stream.c.payload, stream.c.seal,
-    stream.c.v, stream.c.wait_id, stream.c.reset_since,
+    stream.c.v, stream.c.wait_id, stream.c.reset_since, stream.c.task,
 ).order_by(stream.c.position)  # fmt: skip
 _open_waits = (
     select(
@@ -118,11 +118,11 @@ class SqlQueries:
         rows = await self._rows(_items.where(stream.c.run == run, stream.c.position > after).limit(limit))
         run_id, uid = await self._names(run) if any(row[6] is not None for row in rows) else ("", "")
         items = []
-        for position, at, step, name, codec, payload, seal, v, wait_id, reset_since in rows:
+        for position, at, step, name, codec, payload, seal, v, wait_id, reset_since, task in rows:
             if seal is not None:
                 payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=position, kind=STREAM_KIND)
             event = EncodedEvent(name, codec, v, payload) if name is not None else None
-            items.append(StreamRow(position, at, step, event, wait_id, reset_since))
+            items.append(StreamRow(position, at, step, event, wait_id, reset_since, task))
         return items
 
     async def find(self, run_id: str) -> RunRow | None:

@@ -66,7 +66,7 @@ JOURNAL_COLUMNS = (
 )  # fmt: skip
 STREAM_COLUMNS = (
     stream.c.run, stream.c.position, stream.c.at, stream.c.step, stream.c.name, stream.c.codec, stream.c.payload,
-    stream.c.seal, stream.c.v, stream.c.wait_id, stream.c.reset_since,
+    stream.c.seal, stream.c.v, stream.c.wait_id, stream.c.reset_since, stream.c.task,
 )  # fmt: skip
 _NEW_RUN_COLUMNS = (
     runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner, runs.c.wake_at,
@@ -186,6 +186,12 @@ beat = Statement(
     [column.name for column in workers.columns],
 )
 delete_worker = Statement(delete(workers).where(workers.c.id == bindparam("id_")))
+forget_worker = Statement(
+    delete(workers).where(
+        workers.c.id == bindparam("id_"),
+        ~select(runs.c.run).where(runs.c.owner == workers.c.id, runs.c.finished_at.is_(None)).exists(),
+    )
+)
 # A run that has ended has no owner, so this need not look at those.
 disown = Statement(
     update(runs).where(runs.c.owner == bindparam("owner_"), runs.c.finished_at.is_(None)).values(owner=null())

@@ -200,6 +200,10 @@ class SqliteStore(SqlQueries):
         """Delete the worker's row and give up all its claims."""
         await self._call(calls.retire(worker))
 
+    async def forget(self, worker: WorkerId) -> None:
+        """Delete the row of a worker that is gone, unless an unfinished run still names it."""
+        await self._call(calls.forget(worker))
+
     def abandon(self, worker: WorkerId) -> None:
         """Retire the worker and close, from a thread, when its event loop has ended without closing the store."""
         writer = self._writer

@@ -95,6 +95,7 @@ stream = Table(
     Column("v", SmallInteger),
     Column("wait_id", Text),
     Column("reset_since", BigInteger),
+    Column("task", BigInteger),
     UniqueConstraint("run", "position", name="uq_stream_run_position"),
 )
 

@@ -76,6 +76,7 @@ def upgrade() -> None:
         sa.Column("v", sa.SmallInteger),
         sa.Column("wait_id", sa.Text),
         sa.Column("reset_since", sa.BigInteger),
+        sa.Column("task", sa.BigInteger),
         sa.UniqueConstraint("run", "position", name="uq_stream_run_position"),
     )
     op.create_table(

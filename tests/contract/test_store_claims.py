@@ -243,3 +243,14 @@ async def test_two_stores_write_at_once(store: JournalStore, other: JournalStore
 
     await asyncio.gather(*(work(s, f"{n} of {i}") for n in range(4) for i, s in enumerate((store, other))))
     assert [row.seq for row in await other.list_runs()] == [41] * 8
+
+
+async def test_a_worker_that_is_gone_is_forgotten_once_no_run_names_it(store: JournalStore) -> None:
+    gone, next_ = worker(), worker("next")
+    await store.heartbeat(gone)
+    run = await owned(store, "run-1")
+    await store.forget(gone)
+    assert [w.id for w, _ in await store.workers() if w == gone] == [gone.id]
+    assert await store.claim(run.run, next_, epoch=1) is not None
+    await store.forget(gone)
+    assert [w.id for w, _ in await store.workers() if w == gone] == []

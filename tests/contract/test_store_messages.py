@@ -68,10 +68,10 @@ async def test_published_items_keep_their_positions(store: JournalStore) -> None
     await run.append(StreamPublished(3, ("c",), None, 0, 0, (items[2],), "wait-1"), StreamReset(TASK, 1, 1, 4, 2))
     at = [record.at for record in await store.read(run.run)]
     rows = [
-        StreamRow(1, at[1], "a", items[0], None, None),
-        StreamRow(2, at[1], "a", items[1], None, None),
-        StreamRow(3, at[2], None, items[2], "wait-1", None),
-        StreamRow(4, at[3], "a", None, None, 2),
+        StreamRow(1, at[1], "a", items[0], None, None, TASK.seq),
+        StreamRow(2, at[1], "a", items[1], None, None, TASK.seq),
+        StreamRow(3, at[2], None, items[2], "wait-1", None, None),
+        StreamRow(4, at[3], "a", None, None, 2, TASK.seq),
     ]
     assert typed(await store.stream(run.run)) == typed(rows)
 
