@@ -1,0 +1,338 @@
+"""Who owns a run: other loops, other processes, lost claims, forks, several loops one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durable_flow import (
+    Context,
+    Event,
+    Journal,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    WorkflowCancelledByUser,
+    step,
+)
+from durable_flow.journal.protocol import WorkerId
+from durable_flow.records import RunClaimed, StepCompleted
+
+from .conftest import Log
+from .flows import Answer, Packed, Shop, question, records_of, streamed
+from .owned import Owned
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@asynccontextmanager
+async def owner_process(url: str, run_id: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that owns a run which waits for an answer; it is killed at the end."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.engine.owned", url, run_id,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+    )  # fmt: skip
+    assert child.stdout is not None
+    try:
+        assert await child.stdout.readline() == b"waiting\n"
+        yield child
+    finally:
+        if child.returncode is None:
+            child.send_signal(signal.SIGKILL)
+        await child.wait()
+
+
+# -- Other processes ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_is_live_in_another_process_is_attached_to(file: Journal, url: str) -> None:
+    async with owner_process(url, "r") as child:
+        flow = Owned(journal=url)
+        handler = flow.run(run_id="r")
+        asked = await question(handler)
+        assert asked.text == "0?"
+        for n in range(2):
+            await handler.send_event(Answer(text=str(n), wait_id=asked.wait_id))
+            asked = await question(handler) if n == 0 else asked
+        assert await handler == ["0", "1"]
+        assert flow.began == 0
+        assert await records_of(file, "r", RunClaimed) == []
+        assert await child.wait() == 0
+        assert (await streamed(flow.run(run_id="r")))[-1] == StopEvent(result=["0", "1"])
+
+
+async def test_a_run_whose_process_was_killed_goes_on_at_once(file: Journal, url: str) -> None:
+    async with owner_process(url, "r") as child:
+        flow = Owned(journal=url)
+        handler = flow.run(run_id="r")
+        asked = await question(handler)  # attached to the live run
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+        await handler.send_event(Answer(text="a", wait_id=asked.wait_id))
+        second = await question(handler)
+        await handler.send_event(Answer(text="b", wait_id=second.wait_id))
+        assert await handler == ["a", "b"]
+        assert flow.began == 1
+        assert len(await records_of(file, "r", RunClaimed)) == 1
+
+
+async def test_a_run_in_another_process_can_be_cancelled(file: Journal, url: str) -> None:
+    async with owner_process(url, "r"):
+        handler = await Owned(journal=url).resume("r")
+        await handler.cancel_run(timeout=30)
+        with pytest.raises(WorkflowCancelledByUser):
+            await handler
+        assert (await file.run("r")).status == "cancelled"
+
+
+async def test_recover_leaves_alone_what_another_process_owns(file: Journal, url: str) -> None:
+    async with owner_process(url, "r") as child:
+        flow = Owned(journal=url)
+        assert await flow.recover() == []
+        child.send_signal(signal.SIGKILL)
+        await child.wait()
+        (handler,) = await flow.recover()
+        for _ in range(2):
+            asked = await question(handler)
+            await handler.send_event(Answer(text="x", wait_id=asked.wait_id))
+        assert await handler == ["x", "x"]
+
+
+async def test_recover_leaves_alone_the_run_of_a_worker_that_comes_up_while_it_looks(
+    file: Journal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = file._shared.store
+    list_runs = store.list_runs
+    flow = Owned(journal=file)
+    async with AsyncExitStack() as stack:
+
+        async def late(**filters: Any) -> Any:
+            monkeypatch.setattr(store, "list_runs", list_runs)
+            await stack.enter_async_context(owner_process(url, "r"))
+            return await list_runs(**filters)
+
+        monkeypatch.setattr(store, "list_runs", late)
+        assert await flow.recover() == []
+        assert flow.began == 0
+
+
+# -- Other loops of this process ---------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_is_live_in_another_loop_is_attached_to(file: Journal, url: str) -> None:
+    waits, ended = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    results: list[object] = []
+
+    async def own() -> None:
+        handler = Owned(journal=url).run(run_id="r")
+        await question(handler)
+        loop.call_soon_threadsafe(waits.set)
+        results.append(await handler)
+        loop.call_soon_threadsafe(ended.set)
+
+    thread = threading.Thread(target=lambda: asyncio.run(own()))
+    thread.start()
+    await waits.wait()
+    flow = Owned(journal=url)
+    handler = flow.run(run_id="r")
+    for n in range(2):
+        asked = await question(handler)
+        await handler.send_event(Answer(text=str(n), wait_id=asked.wait_id))
+    assert await handler == ["0", "1"]
+    await ended.wait()
+    assert results == [["0", "1"]]
+    assert flow.began == 0
+    await asyncio.to_thread(thread.join)
+
+
+class Counter(Workflow):
+    """At module level, so that every loop and thread uses the same object."""
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> Packed:
+        ctx.data["n"] = ev.n
+        await asyncio.sleep(0)
+        return Packed(item="x")
+
+    @step
+    async def end(self, ctx: Context, ev: Packed) -> StopEvent:
+        return StopEvent(result=ctx.data["n"])
+
+
+def test_one_workflow_object_in_several_loops_one_after_another(url: str) -> None:
+    flow = Counter(journal=url)
+
+    async def use(n: int) -> list[int]:
+        return await asyncio.gather(*(flow.run(run_id=f"{n}-{i}", n=i) for i in range(5)))
+
+    for n in range(3):
+        assert asyncio.run(use(n)) == [0, 1, 2, 3, 4]
+
+
+def test_one_workflow_object_in_memory_in_several_loops_one_after_another() -> None:
+    flow = Counter(journal=Journal("memory://"))
+
+    async def use() -> int:
+        return await flow.run(run_id="r", n=3)
+
+    for _ in range(3):
+        assert asyncio.run(use()) == 3
+
+
+def test_one_workflow_object_in_two_threads_with_a_loop_each(url: str) -> None:
+    flow = Counter(journal=url)
+    barrier = threading.Barrier(2)
+    results: dict[int, list[int]] = {}
+    errors: list[BaseException] = []
+
+    def use(thread: int) -> None:
+        async def main() -> list[int]:
+            barrier.wait()
+            found = []
+            for n in range(10):
+                found += await asyncio.gather(*(flow.run(run_id=f"{thread}-{n}-{i}", n=i) for i in range(3)))
+            return found
+
+        try:
+            results[thread] = asyncio.run(main())
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=use, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert results == {0: [0, 1, 2] * 10, 1: [0, 1, 2] * 10}
+
+
+def test_two_threads_that_run_one_id_make_one_run(url: str) -> None:
+    flow = Counter(journal=url)
+    barrier = threading.Barrier(2)
+    results: list[list[int]] = []
+
+    def use() -> None:
+        async def main() -> list[int]:
+            barrier.wait()
+            return [await flow.run(run_id=f"r{n}", n=n) for n in range(10)]
+
+        results.append(asyncio.run(main()))
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [list(range(10))] * 2
+
+    async def completed() -> list[int]:
+        async with Journal(url) as journal:
+            return [len(await records_of(journal, f"r{n}", StepCompleted)) for n in range(10)]
+
+    assert asyncio.run(completed()) == [2] * 10
+
+
+# -- Lost claims -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_lost_its_claim_drops_the_run_and_writes_nothing(file: Journal, log: Log) -> None:
+    flow = Shop(journal=file, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    info = await file.run("r")
+    row = await file._shared.store.find("r")
+    thief = WorkerId("thief", "elsewhere", "another boot", "another namespace", 1, 1)
+    await file._shared.store.heartbeat(thief)
+    claim = await file._shared.store.claim(row.run, thief, epoch=row.epoch)
+    flow.hold.set()
+    (line,) = await log.seen("claim_lost")
+    assert line.run_id == "r"
+    info = await file.run("r")
+    assert (info.owner, info.epoch, info.seq) == ("thief", claim.epoch, claim.seq)
+    assert not handler.is_done()
+    # Nobody else wrote to it, and as soon as the thief has gone the handler takes it up again.
+    await file._shared.store.retire(thief)
+    assert await handler == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship", "ship"]
+
+
+# -- fork --------------------------------------------------------------------------------------------------------------
+
+FORKS = """
+import asyncio, os, sys
+from durable_flow import Context, Journal, StartEvent, StopEvent, Workflow, step
+
+class Work(Workflow):
+    @step
+    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.data["n"] = ev.n
+        return StopEvent(result=ev.n)
+
+flow = Work(journal=sys.argv[1])
+
+async def use(n):
+    return await flow.run(run_id=f"{os.getpid()}-{n}", n=n)
+
+def in_child():
+    pid = os.fork()
+    if pid == 0:
+        try:
+            ok = [asyncio.run(use(n)) for n in range(2)] == [0, 1]
+        except BaseException as error:
+            print("child:", repr(error), flush=True)
+            ok = False
+        os._exit(0 if ok else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+if sys.argv[2] == "before use":
+    assert in_child() == 0
+    assert asyncio.run(use(5)) == 5
+else:
+    assert asyncio.run(use(5)) == 5
+    assert in_child() == 0
+    assert asyncio.run(use(6)) == 6
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("when", ["before use", "after use"])
+async def test_a_forked_child_opens_its_own_connections(url: str, when: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS, url, when,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert output.decode() == "fine\n"
+    async with Journal(url) as journal:
+        runs = await journal.runs()
+        assert {info.status for info in runs} == {"completed"}
+        assert len(runs) == (3 if when == "before use" else 4)
+
+
+async def test_an_event_class_of_the_main_program_is_found_by_its_name(file: Journal) -> None:
+    class Local(Event):
+        n: int
+
+    class Uses(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Local:
+            return Local(n=1)
+
+        @step
+        async def end(self, ev: Local) -> StopEvent:
+            return StopEvent(result=ev)
+
+    assert await Uses(journal=file).run(run_id="r") == Local(n=1)
+    assert (await file.state("r")).result.result == Local(n=1)
