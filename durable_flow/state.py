@@ -9,7 +9,6 @@ from .records import EncodedEvent, EncodedValue, ErrorInfo, Place, TaskId
 
 RUNNING, WAITING, NEEDS_ATTENTION = "running", "waiting", "needs_attention"
 COMPLETED, FAILED, TIMED_OUT, CANCELLED = "completed", "failed", "timed_out", "cancelled"
-FINAL = frozenset({COMPLETED, FAILED, TIMED_OUT, CANCELLED})
 
 
 @dataclass(slots=True)

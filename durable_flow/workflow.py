@@ -15,9 +15,10 @@ from .errors import WorkflowRuntimeError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import GRAPH_CHECKS, find_problems, uses_humans
 from .handler import WorkflowHandler
-from .journal.journal import MAX_PAYLOAD_BYTES, URL_VARIABLE, Journal
+from .journal.journal import URL_VARIABLE, Journal
 from .journal.runid import require_run_id
 from .program import WorkflowProgram
+from .serializers.base import MAX_PAYLOAD_BYTES
 from .serializers.codec import Codec
 from .serializers.json import JsonSerializer
 from .signatures import StepFunction

@@ -209,7 +209,7 @@ class Context(Generic[StateT]):
 
     # -- Durable effects -----------------------------------------------------------------------------------------------
 
-    async def call(self, name: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def call(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `fn(*args, **kwargs)` at least once until its result is durable, then never again for this task.
 
         A plain function runs in a thread. Concurrent calls within a step need distinct names. A later attempt gets the

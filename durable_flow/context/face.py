@@ -56,8 +56,7 @@ class Outside:
     @property
     def run(self) -> Run:
         """The live run; ContextStateError if it is not live in this process."""
-        run: Run = self.attachment.live()
-        return run
+        return self.attachment.live()
 
     def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return the live value of a key; KeyError without a default."""
@@ -126,10 +125,6 @@ class Outside:
 
 class Effects(Face, Protocol):
     """What only a running step can do."""
-
-    step: str
-    attempt: int
-    failures: int
 
     def publish(self, event: Event) -> None:
         """Publish a stream item."""

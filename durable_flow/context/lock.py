@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ..engine.live import LOCK_HELD
+
 if TYPE_CHECKING:
     from ..engine.run import Run
 
@@ -27,6 +29,8 @@ class ContextLock:
         """Wait for the lock and take it."""
         await self._lock.acquire()
         self._run.lock_holder = self._face
+        self._run.lock_held = object()
+        LOCK_HELD.set(self._run.lock_held)
         return True
 
     def release(self) -> None:
@@ -35,7 +39,7 @@ class ContextLock:
             if getattr(self._face, "attached", True):
                 self._face.detect_changes()
         finally:
-            self._run.lock_holder = None
+            self._run.lock_holder = self._run.lock_held = None
             self._lock.release()
 
     def locked(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ContextStateError, DurableFlowError, RunFinishedError
 from ..events import Event
@@ -206,7 +206,7 @@ class Attachment:
                 f"run {self.run_id} has ended ({self.outcome.status}); nothing can be sent to it any more"
             )
 
-    def live(self) -> Any:
+    def live(self) -> Run:
         """Return the live run, also one that has ended while this attachment was held."""
         if self.run is None:
             raise ContextStateError(

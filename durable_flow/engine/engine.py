@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import threading
-import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -36,17 +33,16 @@ from ..serializers.json import JsonSerializer
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
 from .claims import Owners, is_claimable, register_local
-from .clock import RandomIds
-from .execution import route
+from .clock import new_run_id, new_uid
+from .heart import Heart
 from .identity import is_gone, new_worker
 from .outcome import Outcome
 from .program import Program
-from .run import Run, named_wait
+from .routing import named_wait, route
+from .run import Run
+from .watcher import Watcher
 
 logger = logging.getLogger("durable_flow")
-
-MAX_WATCHED_AT_ONCE = 500
-BLOCKED_LOOP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ _inherited: list[object] = []
 
 
 def _forget_after_fork() -> None:
-    """A child has engines of its own. Its parent's are kept: to destroy them would be to use its parent's connections."""
+    """A child has engines of its own. Its parent's are kept: destroying them would use the parent's connections."""
     _inherited.extend(_engines.values())
     _engines.clear()
 
@@ -93,20 +89,17 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.options = options
-        self.ids = RandomIds()
         # What is sent to a run is never taken from an unsafe codec.
         self._message_codec = Codec(JsonSerializer(), max_payload_bytes=settings.max_payload_bytes)
-        self.worker = new_worker(self.ids.uid())
+        self.worker = new_worker(new_uid())
         self.runs: dict[str, Run] = {}
         self._local = register_local(self.worker, self._has_ended)
         self._shared: SharedStore | None = None
         self._opening: asyncio.Task[None] | None = None
         self._owners: Owners | None = None
         self._lifeline: AsyncGenerator[None] | None = None
-        self._heart: _Heart | None = None
-        self._poller: asyncio.Task[None] | None = None
+        self._heart: Heart | None = None
         self._attachments: dict[str, WeakSet[Attachment]] = {}
-        self._watched: OrderedDict[Attachment, None] = OrderedDict()
         # A lock lives as long as somebody holds it or waits for it.
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
@@ -114,7 +107,7 @@ class Engine:
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
         self._told: set[str] = set()
-        self._poke = asyncio.Event()
+        self._watcher = Watcher(self, options.poll_seconds)
         self._closed = False
 
     @property
@@ -122,6 +115,12 @@ class Engine:
         """The open store."""
         assert self._shared is not None
         return self._shared.store
+
+    @property
+    def owners(self) -> Owners:
+        """Who else owns runs of this database."""
+        assert self._owners is not None
+        return self._owners
 
     def now(self) -> int:
         """Return the database's time in microseconds."""
@@ -136,9 +135,9 @@ class Engine:
 
         Raises SerializationError for a start event that cannot be encoded.
         """
-        attachment = Attachment(self, program, run_id or self.ids.run_id())
+        attachment = Attachment(self, program, run_id or new_run_id())
         start = StartRequested(
-            program.name, self.ids.uid(), program.shape, arguments, program.codec.encode_event(event),
+            program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
             program.targets(event),
         )  # fmt: skip
         self._in_background(self._begin(attachment, event, start, known=run_id is not None))
@@ -163,21 +162,21 @@ class Engine:
             )
         attachment = Attachment(self, program, run_id)
         self._require_workflow(attachment, row)
-        await self._take(attachment, row, resume=True)
+        if not await self.take_up(attachment, row, resume=True):
+            raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
         return attachment
 
     async def recover(self, program: Program) -> list[Attachment]:
         """Take up every claimable unfinished run of the workflow."""
         await self._ready()
-        assert self._owners is not None
         # The runs first: a worker that came up in between is not known as an owner, and must not pass for a gone one.
         rows = await self.store.list_runs(workflow=program.name, unfinished=True)
-        gone = await self._owners.gone()
+        gone = await self.owners.gone()
         taken = []
         for row in rows:
             if is_claimable(row, self.now(), gone) and row.run_id not in self.runs:
                 attachment = Attachment(self, program, row.run_id)
-                if await self._claim(attachment, row):
+                if await self.take_up(attachment, row):
                     taken.append(attachment)
         return taken
 
@@ -207,7 +206,7 @@ class Engine:
         if live.program.name != attachment.program.name:
             raise self._conflict(attachment, f"of workflow {live.program.name}")
         self._require_arguments(attachment, live.state.arguments, start.arguments)
-        self._adopt(attachment, live)
+        self.adopt(attachment, live)
 
     async def _create(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> bool:
         program = attachment.program
@@ -223,7 +222,7 @@ class Engine:
             return False
         run = self._new_run(program, claim, state)
         run.keep_live(start.event, event, start.targets)
-        self._adopt(attachment, run)
+        self.adopt(attachment, run)
         run.begin()
         return True
 
@@ -244,23 +243,18 @@ class Engine:
                 raise NeedsAttentionError(f"run {row.run_id} needs attention: {row.error}")
             live = self.runs.get(row.run_id)
             if live is not None:
-                self._adopt(attachment, live)
+                self.adopt(attachment, live)
                 return
-            assert self._owners is not None
-            gone = await self._owners.gone()
+            gone = await self.owners.gone()
             if row.owner is not None and not gone(row.owner):
                 self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
                 attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
                 return
-            if await self._claim(attachment, row, resume=resume):
+            if await self.take_up(attachment, row, resume=resume):
                 return
             row = await self._require_row(row.run_id)
 
-    async def _take(self, attachment: Attachment, row: RunRow, *, resume: bool) -> None:
-        if not await self._claim(attachment, row, resume=resume):
-            raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
-
-    async def _claim(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
+    async def take_up(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
         """Claim the run if its epoch is still the row's, fold its journal and enter the loop."""
         claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
         if claim is None:
@@ -275,7 +269,7 @@ class Engine:
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
         )  # fmt: skip
-        self._adopt(attachment, run)
+        self.adopt(attachment, run)
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))
         run.take_messages(messages)
@@ -288,13 +282,14 @@ class Engine:
             idle_release_seconds=self.options.idle_release_seconds,
         )  # fmt: skip
         self.runs[claim.run_id] = run
-        self._start_polling()
+        self._watcher.start()
         return run
 
-    def _adopt(self, attachment: Attachment, run: Run) -> None:
+    def adopt(self, attachment: Attachment, run: Run) -> None:
+        """Let the attachment hold a run that is live here."""
         attachment.attach(run)
         self._attachments.setdefault(run.run_id, WeakSet()).add(attachment)
-        self._watched.pop(attachment, None)
+        self._watcher.forget(attachment)
         attachment.begun()
 
     async def _show_end(self, attachment: Attachment, row: RunRow) -> None:
@@ -303,6 +298,11 @@ class Engine:
         attachment.ended_before = True
         attachment.end(await self._recorded_outcome(attachment.program, row))
         attachment.begun()
+
+    async def tell_end(self, attachment: Attachment, row: RunRow) -> None:
+        """End an attachment by the recorded outcome of its run."""
+        self._attachments.pop(row.run_id, None)
+        attachment.end(await self._recorded_outcome(attachment.program, row))
 
     async def _recorded_outcome(self, program: Program, row: RunRow) -> Outcome:
         last = await self.store.read(row.run, after=row.seq - 1)
@@ -357,7 +357,7 @@ class Engine:
             "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
         )
         await self.store.send(attachment.key, message)
-        self._poke.set()
+        self._watcher.look_soon()
 
     def send_in_background(self, attachment: Attachment, event: Event, step: str | None) -> None:
         """As `send`, in order, for callers that cannot await; a failure is logged."""
@@ -382,7 +382,7 @@ class Engine:
         """Ask the run's owner, or whoever takes it up, to cancel it."""
         assert attachment.key is not None
         await self.store.send(attachment.key, NewMessage("cancel", reason=reason))
-        self._poke.set()
+        self._watcher.look_soon()
 
     # -- What runs tell ------------------------------------------------------------------------------------------------
 
@@ -411,7 +411,7 @@ class Engine:
             await self.store.release(run.claim.run, run.claim.epoch, *run.standing)
         except DurableFlowError as error:
             logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
-        self._poke.set()
+        self._watcher.look_soon()
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
@@ -447,80 +447,18 @@ class Engine:
 
     def watch(self, attachment: Attachment) -> None:
         """Follow a run that is not live here: its end, its stream, and whether it may be taken up."""
-        self._watched[attachment] = None
-        self._start_polling()
+        self._watcher.watch(attachment)
 
-    def _start_polling(self) -> None:
-        if self._poller is None or self._poller.done():
-            self._poller = self.loop.create_task(self._poll())
-
-    async def _poll(self) -> None:
-        while self.runs or self._watched:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poke.wait(), self.options.poll_seconds)
-            self._poke.clear()
-            try:
-                await self._look_for_messages()
-                await self._look_after_watched()
-            except JournalUnavailableError as error:
-                logger.warning("polling failed, trying again: %s", error, extra={"action": "poll_failed"})
-            except Exception:
-                logger.exception("polling failed, trying again", extra={"action": "poll_failed"})
-            if self._heart is not None and self._heart.expired():
-                self._fence_myself()
-
-    def _fence_myself(self) -> None:
-        """No heartbeat got through for a whole expiry: others may own our runs by now."""
+    def fence_if_expired(self) -> None:
+        """Drop the runs if no heartbeat got through for a whole expiry: others may own them by now."""
+        if self._heart is None or not self._heart.expired():
+            return
         error = JournalUnavailableError(
             f"no heartbeat reached {self.store.url} for {self.options.expiry_seconds} s; this process has dropped its "
             "runs, because others may have taken them up. They stay recoverable"
         )
         for run in list(self.runs.values()):
             run.drop(error)
-
-    async def _look_for_messages(self) -> None:
-        keys = await self.store.waiting_messages(self.worker) if self.runs else []
-        if not keys:
-            return
-        by_key = {run.claim.run: run for run in self.runs.values()}
-        rows = await self.store.messages([key for key in keys if key in by_key])
-        for key in keys:
-            run = by_key.get(key)
-            if run is not None and not run.closed:
-                run.take_messages([row for row in rows if row.run == key])
-
-    async def _look_after_watched(self) -> None:
-        watched = [a for a in self._watched if a.key is not None and a.run is None][:MAX_WATCHED_AT_ONCE]
-        for attachment in list(self._watched):
-            if attachment.run is not None or not attachment.interested:
-                self._watched.pop(attachment, None)
-        if not watched:
-            return
-        assert self._owners is not None
-        rows = {row.run: row for row in await self.store.find_many([a.key for a in watched if a.key is not None])}
-        gone = await self._owners.gone()
-        for attachment in watched:
-            if attachment in self._watched:
-                self._watched.move_to_end(attachment)
-            assert attachment.key is not None
-            row = rows.get(attachment.key)
-            if row is None:
-                attachment.fail(RunNotFoundError(f"run {attachment.run_id} is gone from {self.store.url}"))
-            else:
-                await self._look_after(attachment, row, gone)
-
-    async def _look_after(self, attachment: Attachment, row: RunRow, gone: Callable[[str | None], bool]) -> None:
-        live = self.runs.get(row.run_id)
-        if live is not None:
-            self._adopt(attachment, live)
-        elif row.status in FINAL_STATUSES or row.status == NEEDS_ATTENTION:
-            self._watched.pop(attachment, None)
-            self._attachments.pop(row.run_id, None)
-            attachment.end(await self._recorded_outcome(attachment.program, row))
-        elif is_claimable(row, self.now(), gone):
-            await self._claim(attachment, row)
-        else:
-            attachment.notify()  # there may be new stream items
 
     def _tell_of_unfinished(self, program: Program) -> None:
         """Say once per workflow how to take up what earlier processes left."""
@@ -529,9 +467,8 @@ class Engine:
         self._told.add(program.name)
 
         async def tell() -> None:
-            assert self._owners is not None
             rows = await self.store.list_runs(workflow=program.name, unfinished=True, limit=1000)
-            gone = await self._owners.gone()
+            gone = await self.owners.gone()
             left = [r for r in rows if r.owner != self.worker.id and (r.owner is None or gone(r.owner))]
             if left:
                 logger.warning(
@@ -563,11 +500,18 @@ class Engine:
         self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
         self._shared = shared
         shared.on_message.append(self._message_sent)
-        self._heart = _Heart(self, shared.store)
+        self._heart = Heart(
+            self.loop, shared.store, self.worker, self._steps_in_flight,
+            heartbeat_seconds=self.options.heartbeat_seconds, expiry_seconds=self.options.expiry_seconds,
+        )  # fmt: skip
         self._heart.start()
 
+    def _steps_in_flight(self) -> set[str]:
+        # Asked by the heart's thread, hence the copies.
+        return {f"{run.program.name}.{step}" for run in list(self.runs.values()) for step in run.running_steps()}
+
     def _message_sent(self, run: int) -> None:
-        self._poke.set()
+        self._watcher.look_soon()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
         """Give everything back when the loop shuts down its asynchronous generators, as `asyncio.run` does."""
@@ -600,61 +544,3 @@ class Engine:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-class _Heart(threading.Thread):
-    """Beats in a thread of its own, so that a step that blocks the loop keeps its runs."""
-
-    def __init__(self, engine: Engine, store: JournalStore):
-        super().__init__(name="durable_flow-heartbeat", daemon=True)
-        self._engine = engine
-        self._store = store
-        self._stopped = threading.Event()
-        self._beat_at = (time.monotonic(), time.time())
-        self._asked_at: float | None = None
-        self._warned = False
-
-    def run(self) -> None:
-        """Beat until stopped, or until the loop has ended without a word."""
-        options = self._engine.options
-        while not self._stopped.wait(min(options.heartbeat_seconds, BLOCKED_LOOP_SECONDS)):
-            if self._engine.loop.is_closed():
-                self._store.abandon(self._engine.worker)
-                return
-            self._look_at_loop()
-            began = (time.monotonic(), time.time())
-            # A tick early is better than a tick late.
-            due = self._beat_at[0] + options.heartbeat_seconds - BLOCKED_LOOP_SECONDS / 2
-            if began[0] >= due and self._store.beat(self._engine.worker):
-                self._beat_at = began
-
-    def _look_at_loop(self) -> None:
-        now = time.monotonic()
-        if self._asked_at is None:
-            self._asked_at = now
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self._engine.loop.call_soon_threadsafe(self._answered)
-        elif now - self._asked_at > BLOCKED_LOOP_SECONDS and not self._warned:
-            self._warned = True
-            steps = sorted(
-                {f"{r.program.name}.{s}" for r in list(self._engine.runs.values()) for s in r.running_steps()}
-            )
-            logger.warning(
-                "the event loop has been blocked for over %.0f s; steps in flight: %s. Make the step that blocks it a "
-                "plain `def` step, or use asyncio.to_thread. Its runs are kept",
-                now - self._asked_at, ", ".join(steps) or "none", extra={"action": "loop_blocked", "steps": steps},
-            )  # fmt: skip
-
-    def _answered(self) -> None:
-        self._asked_at = None
-        self._warned = False
-
-    def expired(self) -> bool:
-        """Tell whether no heartbeat got through for a whole expiry, by the larger of both clocks."""
-        monotonic, wall = self._beat_at
-        elapsed = max(time.monotonic() - monotonic, time.time() - wall)
-        return elapsed > self._engine.options.expiry_seconds
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()

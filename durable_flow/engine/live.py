@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 MISSING: Any = object()
 # As a default: there is none, so that a missing key is a KeyError. MISSING itself may be asked for as a default.
 REQUIRED: Any = object()
+# Which taking of `ctx.lock` the current asyncio task, or the one that began it, is inside of: other strands of the same
+# step are not.
+LOCK_HELD: ContextVar[object | None] = ContextVar("durable_flow_lock_held", default=None)
 
 
 class Entry:

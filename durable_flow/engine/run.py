@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, Protocol, assert_never
-
-from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from ..decide import decide
 from ..due import Limits, due
 from ..errors import (
-    AlreadyAnsweredError,
-    DeserializationError,
     DurableFlowError,
     RunFenced,
     RunFinishedError,
     SerializationError,
-    StepDivergedError,
-    StepReleased,
-    WorkflowRuntimeError,
 )
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, event_name, find_event_class
+from ..events import Event, StopEvent
 from ..fold import evolve
 from ..incoming import (
     AttentionNeeded,
@@ -36,7 +26,6 @@ from ..incoming import (
     EffectsCommitted,
     EventReceived,
     Incoming,
-    Question,
     StepRaised,
     StepReturned,
     TimeIsUp,
@@ -46,7 +35,6 @@ from ..incoming import (
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
 from ..records import (
     EncodedEvent,
-    ErrorInfo,
     EventEmitted,
     Fact,
     Place,
@@ -62,20 +50,23 @@ from ..records import (
     WaitClosed,
     WaitTimedOut,
 )
-from ..state import RunState, Task, Wait
-from .clock import Clock
+from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
+from .answers import Answers
+from .attempt import make_attempt
+from .clock import MICROSECONDS, Clock
 from .drafts import Drafts
-from .execution import MICROSECONDS, Collected, Execution, route
+from .execution import Execution
 from .live import LiveContext
 from .outcome import Outcome
 from .program import Program
+from .routing import named_wait, route
+from .step_output import Collected
 from .stream import StreamTail
-from .threads import FromThread
+from .workers import Workers
 
 logger = logging.getLogger("durable_flow")
 
 MAX_IDLE_CLAIMS = 5
-MAX_TRACEBACK = 20_000
 
 Reply = asyncio.Future[None]
 OUTSIDE = TaskId(0, "")
@@ -124,9 +115,10 @@ class Run:
         self.buffers = {name: [Collected(e, None) for e in events] for name, events in state.buffers.items()}
         self.executions: dict[TaskId, Execution] = {}
         self.running: dict[str, dict[TaskId, Execution]] = {}
-        self.busy: dict[str, int] = {}
+        self.workers = Workers(self.loop, program.num_workers)
         self.lock = asyncio.Lock()
         self.lock_holder: Any = None
+        self.lock_held: object | None = None
         self.write_lock = asyncio.Lock()
         self.editor: asyncio.Task[Any] | None = None
         self.tail = StreamTail(state.position)
@@ -137,6 +129,10 @@ class Run:
         # What the run's row says, as far as it is durable: status and wake_at.
         self.standing = (state.status, state.wake_at)
         self.durable_seq = state.seq
+        # The live objects by which the run ended in this process.
+        self.stop_event: StopEvent | None = None
+        self.failure: BaseException | None = None
+        # Why it was dropped, if it was.
         self.error: BaseException | None = None
         self._idle_release_seconds = idle_release_seconds
         self._inbox: list[tuple[Incoming, Reply | None]] = []
@@ -146,15 +142,13 @@ class Run:
         self._replies: list[tuple[int, Reply]] = []  # each with the seq of its last record
         self._alarm: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._status: tuple[str, int | None] = ("running", None)
+        self._status: tuple[str, int | None] = (RUNNING, None)
         self._live_events: dict[int, tuple[EncodedEvent, Event]] = {}
         self._waiters: dict[str, list[asyncio.Future[Any]]] = {}
         self._timers: dict[int, list[asyncio.Future[Any]]] = {}
-        self._free_worker: dict[str, deque[asyncio.Future[None]]] = {}
         self._diverged: set[tuple[TaskId, Place]] = set()
         self._messages: set[int] = set()
-        self._stop: StopEvent | None = None
-        self._error: BaseException | None = None
+        self._answers = Answers(self.run_id, state, program.codec)
 
     # -- In ------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +185,7 @@ class Run:
 
     def stop(self, drafts: tuple[Fact, ...], encoded: EncodedEvent, event: StopEvent) -> None:
         """End the run by a StopEvent that a step sent."""
-        self._stop = self._stop or event
+        self.stop_event = self.stop_event or event
         self.accept(EffectsCommitted(drafts, encoded))
 
     def receive(self, event: Event, step: str | None = None, wait_id: str | None = None) -> Reply:
@@ -199,10 +193,12 @@ class Run:
         targets = route(self.program, self.run_id, event, step)
         encoded = self.program.codec.encode_event(event)
         wait_id = wait_id or named_wait(event)
-        self._refuse_second_answer(event, wait_id)
+        if self.state.ended:
+            raise self._finished_error()
+        self._answers.require_open(event, wait_id)
         reply = self.loop.create_future()
         if isinstance(event, StopEvent):
-            self._stop = self._stop or event
+            self.stop_event = self.stop_event or event
             emitted = EventEmitted(encoded, None, 0, None, ())
             self.accept(EventReceived(emitted, None, encoded), reply)
         else:
@@ -301,9 +297,9 @@ class Run:
         match incoming:
             case StepReturned() | EffectsCommitted() | StepRaised() if self.state.waits:
                 taken = {fact.wait_id for fact in incoming.drafts if isinstance(fact, WaitClosed)}
-                incoming = incoming._replace(drafts=self._matched(incoming.drafts, taken))
+                incoming = incoming._replace(drafts=self._answers.matched(incoming.drafts, taken))
                 if isinstance(incoming, StepReturned):
-                    incoming = incoming._replace(emitted=self._matched(incoming.emitted, taken))
+                    incoming = incoming._replace(emitted=self._answers.matched(incoming.emitted, taken))
                 return incoming
             case EventReceived() if incoming.stop is None:
                 return self._received(incoming, reply)
@@ -313,53 +309,14 @@ class Run:
                 return incoming
 
     def _received(self, incoming: EventReceived, reply: Reply | None) -> EventReceived:
-        emitted = incoming.emitted
-        if emitted.answers is None:
-            emitted = self._matched((emitted,), set())[0]
-            before = self._answered_wait(emitted.event.name) if emitted.answers is None else None
-            if before is None:
-                return incoming._replace(emitted=emitted)
-        else:
-            wait = self.state.waits.get(emitted.answers)
-            if wait is not None and wait.is_open:
-                return incoming._replace(emitted=_answering(emitted, wait))
-            before = emitted.answers
-        # It was open when the answer was sent; an answer to nothing reaches no step.
-        error = AlreadyAnsweredError(f"run {self.run_id}: wait {before} is no longer open; answer dropped")
-        if reply is not None:
+        emitted, error = self._answers.received(incoming.emitted)
+        if error is None:
+            pass
+        elif reply is not None:
             reply.set_exception(error)
         else:
             logger.warning("%s", error, extra={"action": "answer_dropped", "run_id": self.run_id})
-        return incoming._replace(emitted=emitted._replace(targets=(), answers=None))
-
-    def _answered_wait(self, name: str) -> str | None:
-        """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
-        before = self.state.answered.get(name)
-        cls = find_event_class(name)
-        if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
-            return None
-        return None if any(w.is_open and name in w.wanted for w in self.state.waits.values()) else before
-
-    def _matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
-        """Let each event that satisfies an open wait answer it: the oldest one, each once."""
-        result = []
-        for fact in facts:
-            if isinstance(fact, EventEmitted):
-                wait = next((w for w in self.state.waits.values() if self._satisfies(fact.event, w, taken)), None)
-                if wait is not None:
-                    taken.add(wait.wait_id)
-                    fact = _answering(fact, wait)
-            result.append(fact)
-        return tuple(result)
-
-    def _satisfies(self, encoded: EncodedEvent, wait: Wait, taken: set[str]) -> bool:
-        if not wait.is_open or wait.wait_id in taken or encoded.name not in wait.wanted:
-            return False
-        if wait.requirements is None:
-            return True
-        event = self.program.codec.decode_event(encoded)
-        needed: dict[str, Any] = self.program.codec.decode_value(wait.requirements)
-        return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
+        return incoming._replace(emitted=emitted)
 
     def everybodys_drafts(self) -> tuple[Fact, ...]:
         """Take the drafts of every step, changes in place included: the end of a run carries them all."""
@@ -377,8 +334,8 @@ class Run:
     def _update(self) -> RunUpdate | None:
         """Return what changes in the run's row: its status, or when a parked run must be woken."""
         status = self.state.status
-        if status == "running":
-            if self._status[0] == "running":
+        if status == RUNNING:
+            if self._status[0] == RUNNING:
                 return None
             self._status = (status, None)
             return RunUpdate(status)
@@ -466,7 +423,7 @@ class Run:
         if self.state.ended or self.state.attention:
             self._finish()
             return
-        for command in due(self.state, self.limits, self.clock.now(), self.busy, self.running):
+        for command in due(self.state, self.limits, self.clock.now(), self.workers.busy, self.running):
             self._carry_out(command)
         self._consider_release()
 
@@ -518,141 +475,17 @@ class Run:
         self.executions[task.id] = execution
         step = task.id.step
         self.running.setdefault(step, {})[task.id] = execution
-        self.busy[step] = self.busy.get(step, 0) + 1
+        self.workers.take(step)
         live = self._live_events.pop(id(task.event), None)
         event = live[1] if live is not None and task.attempt == 1 else None
-        execution.worker_task = self.loop.create_task(self._attempt(execution, task, event))
-
-    async def _attempt(self, execution: Execution, task: Task, event: Event | None) -> None:
-        """Run one attempt of a step and accept its outcome."""
-        step = task.id.step
-        try:
-            if event is None:
-                event = self._input(task)
-                if event is None:
-                    return
-            if self.program.verbose:
-                print(f"Running step {step}")
-            if step in self.program.sync_steps:
-                result = await asyncio.to_thread(self.program.call, step, event, FromThread(execution))
-            else:
-                result = await self.program.call(step, event, execution)
-            events = self.program.emitted(step, result)
-            if self.program.verbose:
-                produced = ", ".join(type(e).__name__ for e in events)
-                print(f"Step {step} produced {f'event {produced}' if produced else 'no event'}")
-            returned = self._returned(execution, events)
-        except StepReleased:
-            if not self.closed:
-                raise
-        except asyncio.CancelledError as error:
-            if self.closed:
-                return
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                self.release()  # as a crash: nothing is recorded, the step starts again when the run is taken up
-                raise
-            cancelled = WorkflowRuntimeError(
-                f"step {step!r} of run {self.run_id} awaited something that was cancelled; catch asyncio.CancelledError "
-                "around it, or let the step return"
-            )
-            cancelled.__cause__ = error
-            await self._raised(execution, task, cancelled)
-        except (KeyboardInterrupt, SystemExit):
-            self.release()
-            raise
-        except BaseException as error:
-            if self.closed:
-                return
-            await self._raised(execution, task, error)
-        else:
-            if self.closed:
-                return
-            self.accept(returned)
-
-    def _input(self, task: Task) -> Event | None:
-        """Return the task's event, decoded afresh. If it cannot be read, the step has not failed: the run is parked."""
-        try:
-            return self.program.codec.decode_event(task.event)
-        except DeserializationError as error:
-            self.accept(
-                AttentionNeeded(
-                    f"run {self.run_id}: the event of step {task.id.step!r} (record {task.id.seq}) cannot be read: {error}. "
-                    f"Repair that, then flow.resume({self.run_id!r})"
-                )
-            )
-            return None
-
-    def _returned(self, execution: Execution, events: Sequence[Event]) -> StepReturned:
-        emitted: list[EventEmitted | Question] = []
-        stop: EncodedEvent | None = None
-        stop_event: StopEvent | None = None
-        for event in events:
-            encoded, event = self.live.encode_event(event)
-            if isinstance(event, StopEvent):
-                stop, stop_event = encoded, event
-                break
-            targets = self.program.targets(event)
-            self.keep_live(encoded, event, targets)
-            fact = EventEmitted(encoded, execution.task_id, execution.attempt, None, targets)
-            if isinstance(event, InputRequiredEvent):
-                answers = self.program.answer_types or (HumanResponseEvent,)
-                emitted.append(Question(fact, tuple(event_name(cls) for cls in answers), self.schema_of(answers)))
-            else:
-                emitted.append(fact)
-        drafts = execution.finish(completed=True)
-        self._stop = self._stop or stop_event  # not before: an attempt that fails here has returned nothing
-        if stop is not None:
-            drafts = (*drafts, *self.everybodys_drafts())
-        return StepReturned(execution.task_id, execution.attempt, drafts, tuple(emitted), stop)
-
-    async def _raised(self, execution: Execution, task: Task, error: BaseException) -> None:
-        await execution.calls_settled()
-        if self.closed:
-            return
-        try:
-            drafts = execution.finish(completed=False)
-        except SerializationError as second:
-            # A value changed in place into something that cannot be encoded: this goes with the attempt, for everybody.
-            if str(second) != str(error):
-                error.add_note(f"and a change in place of its context was undone: {second}")
-            execution.drop_changes()
-            drafts = execution.finish(completed=False)
-        attention = str(error) if isinstance(error, StepDivergedError) else None
-        retry_at = None
-        if attention is None and isinstance(error, Exception):
-            now = self.clock.now()
-            elapsed = (now - task.created_at) / MICROSECONDS
-            try:
-                seed = int(self.state.uid[:12], 16) ^ task.id.seq << 8 ^ task.failures
-                delay = self.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
-            except Exception as policy_error:
-                policy_error.__cause__ = error
-                error, delay = policy_error, None
-            if delay is not None:
-                retry_at = now + round(max(0.0, delay) * MICROSECONDS)
-        if retry_at is None and attention is None:
-            drafts = (*drafts, *self.everybodys_drafts())
-            self._error = self._error or error
-        info = describe(error)
-        self.accept(StepRaised(task.id, execution.attempt, drafts, info, retry_at, attention))
+        execution.worker_task = self.loop.create_task(make_attempt(self, execution, task, event))
 
     def _step_ended(self, task_id: TaskId) -> None:
         """The attempt's outcome is durable: it is no longer in flight and gives its worker back."""
         execution = self.executions.pop(task_id)
         del self.running[task_id.step][task_id]
         if execution.has_worker:
-            self._give_back_worker(task_id.step)
-
-    def _give_back_worker(self, step: str) -> None:
-        waiting = self._free_worker.get(step)
-        while waiting:
-            # A step that goes on after a wait comes before one that has not started.
-            future = waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
-        self.busy[step] -= 1
+            self.workers.give_back(task_id.step)
 
     # -- What executions ask -------------------------------------------------------------------------------------------
 
@@ -669,7 +502,7 @@ class Run:
         """A strand of the step waits: its worker is free for another task."""
         if execution.has_worker:
             execution.has_worker = False
-            self._give_back_worker(execution.step)
+            self.workers.give_back(execution.step)
             self._turn_soon()
         execution.suspended += 1
         self.host.step_suspended(self)
@@ -681,12 +514,9 @@ class Run:
         if execution.has_worker or self.closed:
             return None
         execution.has_worker = True
-        step = execution.step
-        if patient and self.busy[step] >= self.program.num_workers[step]:
-            future: asyncio.Future[None] = self.loop.create_future()
-            self._free_worker.setdefault(step, deque()).append(future)
-            return future
-        self.busy[step] += 1
+        if patient:
+            return self.workers.take_again(execution.step)
+        self.workers.take(execution.step)
         return None
 
     def waiter(self, wait_id: str) -> asyncio.Future[Any]:
@@ -701,11 +531,6 @@ class Run:
         self._timers.setdefault(timer, []).append(future)
         return future
 
-    def answer(self, wait: Wait) -> Event:
-        """Return the answer of a wait, decoded afresh."""
-        assert wait.answer is not None
-        return self.program.codec.decode_event(wait.answer)
-
     def note_divergence(self, task_id: TaskId, place: Place) -> bool:
         """Tell whether this divergence is new: it is recorded once."""
         known = self.state.tasks[task_id].diverged or ()
@@ -713,10 +538,6 @@ class Run:
             return False
         self._diverged.add((task_id, place))
         return True
-
-    def schema_of(self, classes: tuple[type[Event], ...]) -> str | None:
-        """Return the JSON schema of the answer as text, None if its fields have none."""
-        return answer_schema(classes)
 
     # -- The end -------------------------------------------------------------------------------------------------------
 
@@ -746,12 +567,12 @@ class Run:
         if self.closed:
             return
         state = self.state
-        if state.ended == "completed":
+        if state.ended == COMPLETED:
             assert state.result is not None
-            stop = self._stop if self._stop is not None else self.program.codec.decode_event(state.result)
+            stop = self.stop_event if self.stop_event is not None else self.program.codec.decode_event(state.result)
             self.outcome = Outcome.completed(stop)
-        elif state.ended == "failed" and self._error is not None:
-            self.outcome = Outcome.failed(state, self._error)
+        elif state.ended == FAILED and self.failure is not None:
+            self.outcome = Outcome.failed(state, self.failure)
         else:
             self.outcome = Outcome.recorded(self.run_id, state, self.program.timeout)
         self._close()
@@ -800,25 +621,6 @@ class Run:
     def _finished_error(self) -> RunFinishedError:
         return RunFinishedError(f"run {self.run_id} has ended ({self.state.ended}); nothing can be sent to it any more")
 
-    def _refuse_second_answer(self, event: Event, wait_id: str | None) -> None:
-        if self.state.ended:
-            raise self._finished_error()
-        if wait_id is not None:
-            wait = self.state.waits.get(wait_id)
-            if wait is None or not wait.is_open:
-                raise AlreadyAnsweredError(
-                    f"run {self.run_id}: wait {wait_id} is not open; it was answered before, timed out or was closed. "
-                    "Nothing was recorded"
-                )
-        elif isinstance(event, HumanResponseEvent):
-            name = event_name(type(event))
-            before = self._answered_wait(name)
-            if before is not None:
-                raise AlreadyAnsweredError(
-                    f"run {self.run_id}: no open question takes a {name}; wait {before} was answered before. "
-                    "Nothing was recorded"
-                )
-
 
 class _OutsideReader:
     """A handler's context, as a reader of one key."""
@@ -827,39 +629,6 @@ class _OutsideReader:
 
     def __init__(self, keys: set[str]):
         self.keys = keys
-
-
-def named_wait(event: Event) -> str | None:
-    """Return the wait that an answer names by its `wait_id`, if it does."""
-    wait_id = event.get("wait_id") if isinstance(event, HumanResponseEvent) else None
-    return wait_id if isinstance(wait_id, str) else None
-
-
-def describe(error: BaseException) -> ErrorInfo:
-    """Return an exception as data."""
-    cls = type(error)
-    text = "".join(traceback.format_exception(error))
-    return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", clean(str(error)), clean(text[-MAX_TRACEBACK:]))
-
-
-def clean(text: str) -> str:
-    """Return text that every database takes: no NUL, no lone surrogates."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-
-
-@lru_cache(maxsize=256)
-def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
-    """Return the JSON schema of events that answer a question, as text."""
-    try:
-        schemas = [cls.model_json_schema() for cls in classes]
-    except PydanticInvalidForJsonSchema:
-        return None
-    return json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
-
-
-def _answering(emitted: EventEmitted, wait: Wait) -> EventEmitted:
-    """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it."""
-    return emitted._replace(answers=wait.wait_id, targets=() if wait.task is not None else emitted.targets)
 
 
 def _end(reply: Reply, error: BaseException | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from ..journal.protocol import StreamRow
 
@@ -31,4 +32,7 @@ class StreamTail:
             return []
         if not self._rows or self._rows[0].position > position + 1:
             return None
-        return [row for row in self._rows if row.position > position]
+        # Positions have no gaps, so this many are new; from the end, because a live reader has seen almost all.
+        new = list(islice(reversed(self._rows), self.last - position))
+        new.reverse()
+        return new

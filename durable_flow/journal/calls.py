@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
 from ..records import Record, RunClaimed
 from . import sql
 from .batch import Execute
-from .encode import MESSAGE_KIND, check_event, check_text, encode, line
+from .delivery import Asked, answered_wait, no_such_run, require_unfinished
+from .encode import MESSAGE_KIND, check_event, check_text, encode
 from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId
+from .text import line
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -109,7 +110,7 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
     def call(execute: Execute, again: bool) -> bool:
         head = execute(sql.run_head, {"run_": run})
         if not head:
-            raise RunNotFoundError(f"run {run}: there is no run of this key in {url}. Nothing was sent.")
+            raise no_such_run(run, url)
         run_id, uid, status, _, _ = head[0]
         if again and execute(sql.message_sent_at, {"run_": run, "sent_at_": now, "message_id_": message.message_id}):
             return True
@@ -118,9 +119,8 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
             sql.message_by_id, {"run_": run, "message_id_": message.message_id}
         ):
             return False
-        if status in FINAL_STATUSES:
-            raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
-        wait_id = _answered_wait(execute, run, run_id, message)
+        require_unfinished(run_id, status)
+        wait_id = answered_wait(message, run_id, _asked(execute, run))
         payload = event.data if event is not None else None
         if seal is not None and payload is not None:
             payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
@@ -136,39 +136,8 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
     return call
 
 
-def _answered_wait(execute: Execute, run: int, run_id: str, message: NewMessage) -> str | None:
-    """Return the wait that a message answers, None if it answers none. Raises AlreadyAnsweredError."""
-    if message.wait_id is None and message.event is None:
-        return None
-    waits = execute(sql.waits_of_run, {"run_": run})
-    if message.wait_id is not None:
-        found = [(outcome, answer) for wait_id, outcome, _, answer in waits if wait_id == message.wait_id]
-        outcome, answer = found[0] if found else ("not known", None)
-        if outcome is not None or answer is not None:
-            state = outcome or "answered, and the run has yet to take that"
-            raise AlreadyAnsweredError(
-                f"run {run_id}: the question {message.wait_id} is not open (it is {state}). Nothing was sent; "
-                "look at the run's open questions for those that can be answered."
-            )
-        return message.wait_id
-    assert message.event is not None
-    name = message.event.name
-    last_outcome, open_waits, free_waits = None, 0, 0
-    for wait_id, outcome, data, answer in waits:
+def _asked(execute: Execute, run: int) -> Iterator[Asked]:
+    """Yield the run's waits, oldest first, also those that are no longer open."""
+    for wait_id, outcome, data, answer in execute(sql.waits_of_run, {"run_": run}):
         stored = json.loads(data)
-        if name not in stored["wanted"]:
-            continue
-        last_outcome = outcome
-        if outcome is None:
-            open_waits += 1
-            if answer is None:
-                free_waits += 1
-                # Whether requirements are met only the engine can tell: they are encoded values.
-                if "requirements" not in stored:
-                    return str(wait_id)
-    late = message.human and not open_waits and last_outcome == "answered"
-    if late or (open_waits and not free_waits):
-        raise AlreadyAnsweredError(
-            f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
-        )
-    return None
+        yield Asked(wait_id, outcome, stored["wanted"], "requirements" in stored, answer is not None)

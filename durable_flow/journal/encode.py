@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import DeserializationError, PayloadTooLargeError, SerializationError
+from ..errors import DeserializationError, PayloadTooLargeError
 from ..records import (
     EncodedEvent,
     MessageReceived,
@@ -24,6 +24,7 @@ from ..records import (
 )
 from . import sql
 from .rows import to_columns
+from .text import is_fit, unfit
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -54,26 +55,12 @@ def check_text(text: str, run_id: str, what: str) -> None:
     """Raise SerializationError for text that a database refuses or cuts short: NUL, or half a surrogate pair."""
     if text in _fit:
         return
-    try:
-        text.encode()
-        fit = "\0" not in text
-    except UnicodeEncodeError:
-        fit = False
-    if not fit:
-        raise SerializationError(
-            f"run {run_id}: {what} {text[:80]!r} holds a NUL character or half a surrogate pair, which no database "
-            "takes as text. Nothing was written; leave that character out or pass the text as bytes.",
-            path=what,
-        )
+    if not is_fit(text):
+        raise unfit(f"run {run_id}: {what}", text, path=what)
     if len(_fit) > 10_000:
         _fit.clear()
     if len(text) <= 200:
         _fit.add(text)
-
-
-def line(text: str | None) -> str | None:
-    """Return a summary as text that every database takes: an error must be told, whatever is in its message."""
-    return None if text is None else text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Record], limit: int) -> Encoded:

@@ -10,10 +10,10 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..errors import DeserializationError, JournalError, RunNotFoundError, SerializationError
-from ..events import Event, HumanResponseEvent, InputRequiredEvent
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
 from ..fold import fold
 from ..records import EncodedEvent, EncodedValue, Record
-from ..serializers.base import Serializer
+from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from .info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
@@ -23,7 +23,6 @@ from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
 
 DEFAULT_URL = "sqlite:///durable_flow.db"
 URL_VARIABLE = "DURABLE_FLOW_DATABASE_URL"
-MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
 STREAM_POLL_SECONDS = 0.1
 
 
@@ -282,7 +281,11 @@ class Journal:
         return StreamItem(row.position, at_moment(row.at), row.step, event, row.wait_id, row.reset_since, row.task)
 
     def _event(self, encoded: EncodedEvent, wait_id: str | None = None) -> Event:
-        event = self._codec.decode_event(encoded)
+        try:
+            event = self._codec.decode_event(encoded)
+        except DeserializationError:
+            # Its class here does not fit it any more. One such event must not hide the rest of the database.
+            event = UnknownEvent(name=encoded.name, raw=encoded.data)
         if wait_id is not None and isinstance(event, InputRequiredEvent):
             event._wait_id = wait_id
         return event

@@ -8,14 +8,9 @@ from collections.abc import Callable, Sequence
 from itertools import count, islice
 from typing import Any
 
-from ..errors import (
-    JournalUnavailableError,
-    RunFenced,
-    RunFinishedError,
-    RunNotFoundError,
-    SerializationError,
-)
+from ..errors import JournalUnavailableError, RunFenced
 from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut
+from .delivery import no_such_run, require_unfinished
 from .memory_run import MemoryRun
 from .protocol import (
     FINAL_STATUSES,
@@ -30,6 +25,7 @@ from .protocol import (
     WaitRow,
     WorkerId,
 )
+from .text import is_fit, line, unfit
 
 # What went wrong must be told, whatever characters are in it: a database store escapes these.
 _ANY_TEXT = (ErrorInfo, RunParked, RunCancelled, RunTimedOut)
@@ -125,8 +121,7 @@ class MemoryStore:
         run.keep(records)
         if update is not None:
             run.change(update.status, update.wake_at, self.now())
-            error = update.error
-            run.error = None if error is None else error.replace("\0", "\ufffd").encode(errors="replace").decode()
+            run.error = line(update.error)
             if update.release:
                 run.owner = None
         self._stats["commits"] += 1
@@ -216,12 +211,11 @@ class MemoryStore:
         self._check_open()
         to = self._runs.get(run)
         if to is None:
-            raise RunNotFoundError(f"run {run}: there is no run of this key in {self.url}. Nothing was sent.")
+            raise no_such_run(run, self.url)
         # A repetition first: it stays one when the run has ended meanwhile.
         if message.message_id in to.sent:
             return False
-        if to.status in FINAL_STATUSES:
-            raise RunFinishedError(f"run {to.new.run_id}: it has ended, its status is {to.status}. Nothing was sent.")
+        require_unfinished(to.new.run_id, to.status)
         wait_id = to.bind(message)
         row = next(self._next_message)
         to.messages[row] = MessageRow(
@@ -264,7 +258,7 @@ class MemoryStore:
         return list(self._workers.values())
 
     async def retire(self, worker: WorkerId) -> None:
-        """Delete the worker's row and give up all its claims."""
+        """Delete the worker's row and give up its claims of unfinished runs."""
         self._check_open()
         self._workers.pop(worker.id, None)
         for run in self._runs.values():
@@ -298,12 +292,8 @@ def _resolve(future: asyncio.Future[None], error: RunFenced | None) -> None:
 def _check_text(value: object, path: str) -> None:
     """Raise SerializationError for text with NUL or lone surrogates, which databases refuse or cut short."""
     if isinstance(value, str):
-        if "\0" in value or not _is_encodable(value):
-            raise SerializationError(
-                f"{path}: {value[:80]!r} holds a NUL character or half a surrogate pair, which no database takes as "
-                "text. Nothing was written; leave that character out or pass the text as bytes.",
-                path=path,
-            )
+        if not is_fit(value):
+            raise unfit(f"{path}:", value, path=path)
     elif isinstance(value, WorkerId):
         _check_text((value.id, value.host, value.boot, value.namespace), path)
     elif isinstance(value, tuple) and not isinstance(value, _ANY_TEXT):
@@ -311,11 +301,3 @@ def _check_text(value: object, path: str) -> None:
         for name, part in zip(names, value, strict=True):
             if type(part) is not bytes:
                 _check_text(part, f"{path}.{name}")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ..errors import AlreadyAnsweredError
 from ..records import (
     MessageReceived,
     Record,
@@ -21,6 +20,7 @@ from ..records import (
     WaitOpened,
     WaitTimedOut,
 )
+from .delivery import Asked, answered_wait
 from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, StreamRow, WaitRow
 
 # A run that failed may be retried, so what its end closed is told apart from what was closed before.
@@ -127,31 +127,10 @@ class MemoryRun:
 
     def bind(self, message: NewMessage) -> str | None:
         """Return the wait that the message answers, None if it answers none. Raises AlreadyAnsweredError."""
-        run_id = self.new.run_id
         # Only the unconsumed: an answer that the run took and did not accept leaves its question open.
         taken = {row.wait_id for row in self.messages.values()}
-        if message.wait_id is not None:
-            asked = self.waits.get(message.wait_id)
-            if asked is None or asked.outcome is not None or asked.wait_id in taken:
-                state = "not known" if asked is None else asked.outcome or "answered, and the run has yet to take that"
-                raise AlreadyAnsweredError(
-                    f"run {run_id}: the question {message.wait_id} is not open (it is {state}). Nothing was sent; "
-                    "look at the run's open questions for those that can be answered."
-                )
-            return message.wait_id
-        if message.event is None:
-            return None
-        name = message.event.name
-        matching = [wait for wait in self.waits.values() if name in wait.wanted]
-        still_open = [wait for wait in matching if wait.outcome is None]
-        free = [wait for wait in still_open if wait.wait_id not in taken]
-        for wait in free:
-            # Whether requirements are met only the engine can tell: they are encoded values.
-            if wait.requirements is None:
-                return wait.wait_id
-        late = message.human and not still_open and matching and matching[-1].outcome == "answered"
-        if late or (still_open and not free):
-            raise AlreadyAnsweredError(
-                f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
-            )
-        return None
+        asked = (
+            Asked(wait.wait_id, wait.outcome, wait.wanted, wait.requirements is not None, wait.wait_id in taken)
+            for wait in self.waits.values()
+        )
+        return answered_wait(message, self.new.run_id, asked)

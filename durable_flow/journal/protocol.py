@@ -238,7 +238,7 @@ class JournalStore(Protocol):
         """Return every worker with its last heartbeat in microseconds."""
 
     async def retire(self, worker: WorkerId) -> None:
-        """Delete the worker's row and give up all its claims."""
+        """Delete the worker's row and give up its claims of unfinished runs."""
 
     async def forget(self, worker: WorkerId) -> None:
         """Delete the row of a worker that is gone, unless an unfinished run still names it as its owner."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from weakref import WeakKeyDictionary
 
+from ..serializers.base import MAX_PAYLOAD_BYTES
 from .protocol import JournalStore
 from .url import canonical_url, open_store
 
@@ -19,7 +20,7 @@ class StoreSettings:
 
     url: str
     durability: str = "full"
-    max_payload_bytes: int = 32 * 1024 * 1024
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES
     identity: int = 0
 
 
@@ -33,8 +34,6 @@ class SharedStore:
 
 
 _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StoreSettings, SharedStore]] = WeakKeyDictionary()
-
-
 _memories = count(1)
 
 
@@ -50,9 +49,7 @@ async def acquire(settings: StoreSettings) -> SharedStore:
     stores = _stores.setdefault(asyncio.get_running_loop(), {})
     shared = stores.get(settings)
     if shared is None:
-        store = open_store(
-            settings.url, durability=settings.durability, max_payload_bytes=settings.max_payload_bytes
-        )
+        store = open_store(settings.url, durability=settings.durability, max_payload_bytes=settings.max_payload_bytes)
         shared = stores[settings] = SharedStore(store)
     shared.users += 1
     try:

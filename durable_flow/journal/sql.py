@@ -192,7 +192,7 @@ forget_worker = Statement(
         ~select(runs.c.run).where(runs.c.owner == workers.c.id, runs.c.finished_at.is_(None)).exists(),
     )
 )
-# A run that has ended has no owner, so this need not look at those.
+# A run that has ended has no owner but for a retry that did not come about: an index over all of them costs too much.
 disown = Statement(
     update(runs).where(runs.c.owner == bindparam("owner_"), runs.c.finished_at.is_(None)).values(owner=null())
 )

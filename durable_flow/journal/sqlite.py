@@ -20,14 +20,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..errors import JournalError, JournalUnavailableError
 from ..records import Record
+from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
 from .batch import AppendUnit, CallUnit, CreateUnit
-from .encode import check_text, encode, line
+from .encode import check_text, encode
 from .files import connect, unavailable
 from .migrate import prepare
 from .protocol import FINAL_STATUSES, Append, Claim, NewMessage, NewRun, RunUpdate, WorkerId
 from .queries import SqlQueries
-from .url import MAX_PAYLOAD_BYTES, sqlite_path
+from .text import line
+from .url import sqlite_path
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -197,7 +199,7 @@ class SqliteStore(SqlQueries):
         return True
 
     async def retire(self, worker: WorkerId) -> None:
-        """Delete the worker's row and give up all its claims."""
+        """Delete the worker's row and give up its claims of unfinished runs."""
         await self._call(calls.retire(worker))
 
     async def forget(self, worker: WorkerId) -> None:

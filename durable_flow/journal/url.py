@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import JournalUrlError
+from ..serializers.base import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
     from .protocol import JournalStore
-
-MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
 
 _FORMS = "Use sqlite:///relative.db, sqlite:////absolute/path.db, or memory:// (which keeps nothing)."
 _MEMORY = "memory://"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
+"""How large an encoded event or value may be, unless a journal says otherwise."""
+
 
 class Serializer(Protocol):
     """Turns events and context values into bytes and back.

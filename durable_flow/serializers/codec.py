@@ -13,7 +13,7 @@ from uuid import UUID
 from ..errors import DeserializationError, PayloadTooLargeError, SerializationError
 from ..events import Event, UnknownEvent
 from ..records import EncodedEvent, EncodedValue
-from .base import Serializer
+from .base import MAX_PAYLOAD_BYTES, Serializer
 
 _IMMUTABLE = frozenset(
     {str, int, float, bool, type(None), bytes, complex, date, datetime, time, timedelta, UUID, Decimal}
@@ -28,7 +28,7 @@ class Codec:
     """Writes with one serializer, and reads what that one or one of the `readers` wrote, by the stored codec id."""
 
     def __init__(
-        self, serializer: Serializer, *, readers: Iterable[Serializer] = (), max_payload_bytes: int = 32 * 1024 * 1024
+        self, serializer: Serializer, *, readers: Iterable[Serializer] = (), max_payload_bytes: int = MAX_PAYLOAD_BYTES
     ):
         self.serializer = serializer
         self.max_payload_bytes = max_payload_bytes

@@ -22,7 +22,11 @@ async def test_a_claim_raises_the_epoch_and_is_a_group_of_its_own(store: Journal
     claim = await store.claim(run.run, worker("next"), epoch=1)
     assert claim == (run.run, "run-1", "uid of run-1", 2, 3)
     [record] = await store.read(run.run, after=2)
-    assert (record.seq, record.boundary, typed(record.fact)) == (3, True, typed(RunClaimed(2, "next", before.owner if before else None)))
+    assert (record.seq, record.boundary, typed(record.fact)) == (
+        3,
+        True,
+        typed(RunClaimed(2, "next", before.owner if before else None)),
+    )
     row = await store.find("run-1")
     assert row is not None
     assert before is not None

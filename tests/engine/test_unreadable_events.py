@@ -10,7 +10,7 @@ from durable_flow import Event, Journal, NeedsAttentionError, StartEvent, StopEv
 
 def flow_with(fields: dict[str, object], url: str, begun: asyncio.Event | None = None) -> Workflow:
     """A workflow that hands a page from one step to the next; the page's fields are those of the day."""
-    annotations = {name: int for name in ("number", *fields)}
+    annotations = dict.fromkeys(("number", *fields), int)
     page = type("UnreadablePage", (Event,), {"__annotations__": annotations, "__module__": __name__, **fields})
 
     class Pages(Workflow):

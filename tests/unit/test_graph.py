@@ -16,11 +16,11 @@ class Done(Event):
     pass
 
 
-class Question(InputRequiredEvent):
+class Enquiry(InputRequiredEvent):
     pass
 
 
-class Answer(HumanResponseEvent):
+class Response(HumanResponseEvent):
     pass
 
 
@@ -42,10 +42,10 @@ START = node("start", [StartEvent], [Work])
         pytest.param([START, node("finish", [Work], [MyStop])], id="chain to a stop subclass"),
         pytest.param([node("loop", [StartEvent, Work], [Work, StopEvent])], id="loop with an exit"),
         pytest.param([START, node("a", [Work], [StopEvent]), node("b", [Work], [])], id="a step that returns nothing"),
-        pytest.param([node("ask", [StartEvent], [Question]), node("go", [Answer], [StopEvent])], id="question, answer"),
-        pytest.param([node("ask", [StartEvent], [Question, StopEvent])], id="a question that no step accepts"),
-        pytest.param([node("a", [StartEvent], [Answer, StopEvent])], id="an answer that no step accepts"),
-        pytest.param([node("a", [StartEvent], [Question]), node("b", [Question], [StopEvent])], id="question taken"),
+        pytest.param([node("ask", [StartEvent], [Enquiry]), node("go", [Response], [StopEvent])], id="question, answer"),
+        pytest.param([node("ask", [StartEvent], [Enquiry, StopEvent])], id="a question that no step accepts"),
+        pytest.param([node("a", [StartEvent], [Response, StopEvent])], id="an answer that no step accepts"),
+        pytest.param([node("a", [StartEvent], [Enquiry]), node("b", [Enquiry], [StopEvent])], id="question taken"),
     ],
 )
 def test_a_sound_graph_has_no_problems(steps):
@@ -99,7 +99,7 @@ def test_an_island_is_unreachable():
 
 
 def test_a_question_taken_by_a_step_that_nobody_asks_is_unreachable():
-    [problem] = find_problems([node("a", [StartEvent], [StopEvent]), node("b", [Question], [StopEvent])], StartEvent)
+    [problem] = find_problems([node("a", [StartEvent], [StopEvent]), node("b", [Enquiry], [StopEvent])], StartEvent)
     assert "'b' is unreachable" in problem
 
 
@@ -150,6 +150,6 @@ def test_a_check_can_be_skipped(check, steps):
 
 
 def test_humans_are_used_where_a_question_is_returned_or_an_answer_taken():
-    assert uses_humans([node("ask", [StartEvent], [Question])])
-    assert uses_humans([node("take", [Answer], [StopEvent])])
+    assert uses_humans([node("ask", [StartEvent], [Enquiry])])
+    assert uses_humans([node("take", [Response], [StopEvent])])
     assert not uses_humans([START, node("finish", [Work], [StopEvent])])

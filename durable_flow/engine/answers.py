@@ -1,0 +1,104 @@
+"""Questions and answers: which open wait an event satisfies, and which answers come too late."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from ..errors import AlreadyAnsweredError
+from ..events import Event, HumanResponseEvent, event_name, find_event_class
+from ..records import EncodedEvent, EventEmitted
+from ..serializers.codec import Codec
+from ..state import RunState, Wait
+
+
+class Answers:
+    """Finds the waits of one run that events answer. Only live code can tell: requirements are compared as objects."""
+
+    __slots__ = ("_codec", "_run_id", "_state")
+
+    def __init__(self, run_id: str, state: RunState, codec: Codec):
+        self._run_id = run_id
+        self._state = state
+        self._codec = codec
+
+    def matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
+        """Let each event that satisfies an open wait answer it: the oldest one, each once."""
+        result = []
+        for fact in facts:
+            if isinstance(fact, EventEmitted):
+                wait = next((w for w in self._state.waits.values() if self._satisfies(fact.event, w, taken)), None)
+                if wait is not None:
+                    taken.add(wait.wait_id)
+                    fact = _answering(fact, wait)
+            result.append(fact)
+        return tuple(result)
+
+    def received(self, emitted: EventEmitted) -> tuple[EventEmitted, AlreadyAnsweredError | None]:
+        """Let an event from outside answer its wait. What comes too late gets an error and reaches no step."""
+        if emitted.answers is None:
+            emitted = self.matched((emitted,), set())[0]
+            before = self._answered_wait(emitted.event.name) if emitted.answers is None else None
+            if before is None:
+                return emitted, None
+        else:
+            wait = self._state.waits.get(emitted.answers)
+            if wait is not None and wait.is_open:
+                return _answering(emitted, wait), None
+            before = emitted.answers
+        # It was open when the answer was sent.
+        error = AlreadyAnsweredError(f"run {self._run_id}: wait {before} is no longer open; answer dropped")
+        return emitted._replace(targets=(), answers=None), error
+
+    def require_open(self, event: Event, wait_id: str | None) -> None:
+        """Raise AlreadyAnsweredError for an answer to a wait that is not open, by its id or by the event's type."""
+        if wait_id is not None:
+            wait = self._state.waits.get(wait_id)
+            if wait is None or not wait.is_open:
+                raise AlreadyAnsweredError(
+                    f"run {self._run_id}: wait {wait_id} is not open; it was answered before, timed out or was closed. "
+                    "Nothing was recorded"
+                )
+        elif isinstance(event, HumanResponseEvent):
+            name = event_name(type(event))
+            before = self._answered_wait(name)
+            if before is not None:
+                raise AlreadyAnsweredError(
+                    f"run {self._run_id}: no open question takes a {name}; wait {before} was answered before. "
+                    "Nothing was recorded"
+                )
+
+    def _answered_wait(self, name: str) -> str | None:
+        """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
+        before = self._state.answered.get(name)
+        cls = find_event_class(name)
+        if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
+            return None
+        return None if any(w.is_open and name in w.wanted for w in self._state.waits.values()) else before
+
+    def _satisfies(self, encoded: EncodedEvent, wait: Wait, taken: set[str]) -> bool:
+        if not wait.is_open or wait.wait_id in taken or encoded.name not in wait.wanted:
+            return False
+        if wait.requirements is None:
+            return True
+        event = self._codec.decode_event(encoded)
+        needed: dict[str, Any] = self._codec.decode_value(wait.requirements)
+        return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
+
+
+@lru_cache(maxsize=256)
+def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
+    """Return the JSON schema of events that answer a question, as text; None if their fields have none."""
+    try:
+        schemas = [cls.model_json_schema() for cls in classes]
+    except PydanticInvalidForJsonSchema:
+        return None
+    return json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
+
+
+def _answering(emitted: EventEmitted, wait: Wait) -> EventEmitted:
+    """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it."""
+    return emitted._replace(answers=wait.wait_id, targets=() if wait.task is not None else emitted.targets)

@@ -1,0 +1,155 @@
+"""One attempt of a step: it is called, and what it returned or raised becomes what the loop decides about."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DeserializationError, SerializationError, StepDivergedError, StepReleased, WorkflowRuntimeError
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent, event_name
+from ..incoming import AttentionNeeded, Question, StepRaised, StepReturned
+from ..records import EncodedEvent, ErrorInfo, EventEmitted
+from ..state import Task
+from .answers import answer_schema
+from .clock import MICROSECONDS
+from .execution import Execution
+from .threads import FromThread
+
+if TYPE_CHECKING:
+    from .run import Run
+
+MAX_TRACEBACK = 20_000
+
+
+async def make_attempt(run: Run, execution: Execution, task: Task, event: Event | None) -> None:
+    """Run one attempt of a step and accept its outcome."""
+    step = task.id.step
+    try:
+        if event is None:
+            event = _input(run, task)
+            if event is None:
+                return
+        if run.program.verbose:
+            print(f"Running step {step}")
+        if step in run.program.sync_steps:
+            result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution))
+        else:
+            result = await run.program.call(step, event, execution)
+        events = run.program.emitted(step, result)
+        if run.program.verbose:
+            produced = ", ".join(type(e).__name__ for e in events)
+            print(f"Step {step} produced {f'event {produced}' if produced else 'no event'}")
+        returned = _returned(run, execution, events)
+    except StepReleased:
+        if not run.closed:
+            raise
+    except asyncio.CancelledError as error:
+        if run.closed:
+            return
+        current = asyncio.current_task()
+        if current is not None and current.cancelling():
+            run.release()  # as a crash: nothing is recorded, the step starts again when the run is taken up
+            raise
+        cancelled = WorkflowRuntimeError(
+            f"step {step!r} of run {run.run_id} awaited something that was cancelled; catch "
+            "asyncio.CancelledError around it, or let the step return"
+        )
+        cancelled.__cause__ = error
+        await _raised(run, execution, task, cancelled)
+    except (KeyboardInterrupt, SystemExit):
+        run.release()
+        raise
+    except BaseException as error:
+        if run.closed:
+            return
+        await _raised(run, execution, task, error)
+    else:
+        if run.closed:
+            return
+        run.accept(returned)
+
+
+def _input(run: Run, task: Task) -> Event | None:
+    """Return the task's event, decoded afresh. If it cannot be read, the step has not failed: the run is parked."""
+    try:
+        event = run.program.codec.decode_event(task.event)
+        if type(event) is UnknownEvent and not run.program.accepts(task.id.step, event):
+            raise DeserializationError(f"this program has no event class {task.event.name!r} any more; restore it")
+        return event
+    except DeserializationError as error:
+        reason = (
+            f"run {run.run_id}: the event of step {task.id.step!r} (record {task.id.seq}) cannot be read: {error}. "
+            f"Repair that, then flow.resume({run.run_id!r})"
+        )
+        run.accept(AttentionNeeded(reason))
+        return None
+
+
+def _returned(run: Run, execution: Execution, events: Sequence[Event]) -> StepReturned:
+    emitted: list[EventEmitted | Question] = []
+    stop: EncodedEvent | None = None
+    stop_event: StopEvent | None = None
+    for event in events:
+        encoded, event = run.live.encode_event(event)
+        if isinstance(event, StopEvent):
+            stop, stop_event = encoded, event
+            break
+        targets = run.program.targets(event)
+        run.keep_live(encoded, event, targets)
+        fact = EventEmitted(encoded, execution.task_id, execution.attempt, None, targets)
+        if isinstance(event, InputRequiredEvent):
+            answers = run.program.answer_types or (HumanResponseEvent,)
+            emitted.append(Question(fact, tuple(event_name(cls) for cls in answers), answer_schema(answers)))
+        else:
+            emitted.append(fact)
+    drafts = execution.finish(completed=True)
+    run.stop_event = run.stop_event or stop_event  # not before: an attempt that fails here has returned nothing
+    if stop is not None:
+        drafts = (*drafts, *run.everybodys_drafts())
+    return StepReturned(execution.task_id, execution.attempt, drafts, tuple(emitted), stop)
+
+
+async def _raised(run: Run, execution: Execution, task: Task, error: BaseException) -> None:
+    await execution.calls_settled()
+    if run.closed:
+        return
+    try:
+        drafts = execution.finish(completed=False)
+    except SerializationError as second:
+        # A value changed in place into something that cannot be encoded: this goes with the attempt, for everybody.
+        if str(second) != str(error):
+            error.add_note(f"and a change in place of its context was undone: {second}")
+        execution.drop_changes()
+        drafts = execution.finish(completed=False)
+    attention = str(error) if isinstance(error, StepDivergedError) else None
+    retry_at = None
+    if attention is None and isinstance(error, Exception):
+        now = run.clock.now()
+        elapsed = (now - task.created_at) / MICROSECONDS
+        try:
+            seed = int(run.state.uid[:12], 16) ^ task.id.seq << 8 ^ task.failures
+            delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
+        except Exception as policy_error:
+            policy_error.__cause__ = error
+            error, delay = policy_error, None
+        if delay is not None:
+            retry_at = now + round(max(0.0, delay) * MICROSECONDS)
+    if retry_at is None and attention is None:
+        drafts = (*drafts, *run.everybodys_drafts())
+        run.failure = run.failure or error
+    info = _describe(error)
+    run.accept(StepRaised(task.id, execution.attempt, drafts, info, retry_at, attention))
+
+
+def _describe(error: BaseException) -> ErrorInfo:
+    """Return an exception as data."""
+    cls = type(error)
+    text = "".join(traceback.format_exception(error))
+    return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", _clean(str(error)), _clean(text[-MAX_TRACEBACK:]))
+
+
+def _clean(text: str) -> str:
+    """Return text that every database takes: no NUL, no lone surrogates."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

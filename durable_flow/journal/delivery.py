@@ -1,0 +1,62 @@
+"""Whether a message may be sent to a run, and which question it answers: one rule for every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
+from .protocol import FINAL_STATUSES, NewMessage
+
+
+class Asked(NamedTuple):
+    """A wait of the run. `strict`: it has requirements; `answered`: the run has yet to take an answer that was sent."""
+
+    wait_id: str
+    outcome: str | None
+    wanted: tuple[str, ...]
+    strict: bool
+    answered: bool
+
+
+def no_such_run(run: int, url: str) -> RunNotFoundError:
+    """Return the error for a run that the database does not have."""
+    return RunNotFoundError(f"run {run}: there is no run of this key in {url}. Nothing was sent.")
+
+
+def require_unfinished(run_id: str, status: str) -> None:
+    """Raise RunFinishedError for a run that has ended."""
+    if status in FINAL_STATUSES:
+        raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
+
+
+def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> str | None:
+    """Return the wait that a message answers, None if it answers none; `waits` are the run's, oldest first.
+
+    Raises AlreadyAnsweredError.
+    """
+    if message.wait_id is not None:
+        named = next((wait for wait in waits if wait.wait_id == message.wait_id), None)
+        if named is None or named.outcome is not None or named.answered:
+            state = "not known" if named is None else named.outcome or "answered, and the run has yet to take that"
+            raise AlreadyAnsweredError(
+                f"run {run_id}: the question {message.wait_id} is not open (it is {state}). Nothing was sent; "
+                "look at the run's open questions for those that can be answered."
+            )
+        return message.wait_id
+    if message.event is None:
+        return None
+    name = message.event.name
+    matching = [wait for wait in waits if name in wait.wanted]
+    still_open = [wait for wait in matching if wait.outcome is None]
+    free = [wait for wait in still_open if not wait.answered]
+    for wait in free:
+        # Whether requirements are met only the engine can tell: they are encoded values.
+        if not wait.strict:
+            return wait.wait_id
+    late = message.human and not still_open and matching and matching[-1].outcome == "answered"
+    if late or (still_open and not free):
+        raise AlreadyAnsweredError(
+            f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
+        )
+    return None
