@@ -490,16 +490,18 @@ class Engine:
         await asyncio.shield(self._opening)
 
     async def _open(self) -> None:
-        shared = await acquire(self.settings)
-        self._lifeline = self._until_the_loop_ends()
-        await anext(self._lifeline)
+        if self._shared is None:
+            self._shared = await acquire(self.settings)
+            self._shared.on_message.append(self._message_sent)
+            # From here on the loop's end gives it back, also if what follows is interrupted.
+            self._lifeline = self._until_the_loop_ends()
+            await anext(self._lifeline)
+        shared = self._shared
         await shared.store.heartbeat(self.worker)
         for worker, _ in await shared.store.workers():
             if worker.id != self.worker.id and is_gone(worker):
                 await shared.store.forget(worker)
         self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
-        self._shared = shared
-        shared.on_message.append(self._message_sent)
         self._heart = Heart(
             self.loop, shared.store, self.worker, self._steps_in_flight,
             heartbeat_seconds=self.options.heartbeat_seconds, expiry_seconds=self.options.expiry_seconds,

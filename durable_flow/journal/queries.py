@@ -86,8 +86,13 @@ class SqlQueries:
     async def _rows(self, statement: Select[Any]) -> list[Any]:
         engine = self._check_open()
         try:
-            async with engine.connect() as connection:
+            connection = await engine.connect()
+            try:
                 return list((await connection.execute(statement)).all())
+            finally:
+                # Not by `async with`, which gives the connection back in a task of its own: a loop that ends cancels
+                # that task before it has begun, and the connection is lost.
+                await connection.close()
         except DBAPIError as exc:
             raise self._unavailable(exc.orig or exc) from exc
 

@@ -97,6 +97,7 @@ class SqliteStore(SqlQueries):
             ),
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
+            skip_autocommit_rollback=True,
             connect_args={"timeout": self._busy_seconds},
         )
 

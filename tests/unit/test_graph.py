@@ -42,7 +42,9 @@ START = node("start", [StartEvent], [Work])
         pytest.param([START, node("finish", [Work], [MyStop])], id="chain to a stop subclass"),
         pytest.param([node("loop", [StartEvent, Work], [Work, StopEvent])], id="loop with an exit"),
         pytest.param([START, node("a", [Work], [StopEvent]), node("b", [Work], [])], id="a step that returns nothing"),
-        pytest.param([node("ask", [StartEvent], [Enquiry]), node("go", [Response], [StopEvent])], id="question, answer"),
+        pytest.param(
+            [node("ask", [StartEvent], [Enquiry]), node("go", [Response], [StopEvent])], id="question, answer"
+        ),
         pytest.param([node("ask", [StartEvent], [Enquiry, StopEvent])], id="a question that no step accepts"),
         pytest.param([node("a", [StartEvent], [Response, StopEvent])], id="an answer that no step accepts"),
         pytest.param([node("a", [StartEvent], [Enquiry]), node("b", [Enquiry], [StopEvent])], id="question taken"),
