@@ -127,7 +127,7 @@ class Run:
         self.outcome: Outcome | None = None
         self.closed = False
         # What the run's row says, as far as it is durable: status and wake_at.
-        self.standing = (state.status, state.wake_at)
+        self.standing = (state.status, None if state.status == RUNNING else state.wake_at)
         self.durable_seq = state.seq
         # The live objects by which the run ended in this process.
         self.stop_event: StopEvent | None = None
@@ -142,7 +142,7 @@ class Run:
         self._replies: list[tuple[int, Reply]] = []  # each with the seq of its last record
         self._alarm: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._status: tuple[str, int | None] = (RUNNING, None)
+        self._status = self.standing
         self._live_events: dict[int, tuple[EncodedEvent, Event]] = {}
         self._waiters: dict[str, list[asyncio.Future[Any]]] = {}
         self._timers: dict[int, list[asyncio.Future[Any]]] = {}
@@ -367,7 +367,7 @@ class Run:
         if error is not None:
             self.drop(error)
             return
-        self.standing = (self.state.status, self.state.wake_at)
+        self.standing = self._status
         records, self._appended = self._appended, []
         self.durable_seq = records[-1].seq
         replies, self._replies = deque(self._replies), []

@@ -1,0 +1,89 @@
+"""The run's row follows the run: what `Journal.runs` tells and what decides whether a run is taken up."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from durable_flow import (
+    HumanResponseEvent,
+    InputRequiredEvent,
+    Journal,
+    StartEvent,
+    StopEvent,
+    Workflow,
+    step,
+)
+
+
+class RowFlow(Workflow):
+    """Asks, then does what the test wants."""
+
+    def __init__(self, url: str, *, fail: bool = False, begun: asyncio.Event | None = None):
+        super().__init__(journal=url)
+        self.fail, self.begun = fail, begun
+
+    @step
+    async def ask(self, ev: StartEvent) -> InputRequiredEvent:
+        return InputRequiredEvent(prefix="go on?")
+
+    @step
+    async def work(self, ev: HumanResponseEvent) -> StopEvent:
+        if self.fail:
+            raise ValueError("not today")
+        if self.begun is not None:
+            self.begun.set()
+            await asyncio.get_running_loop().create_future()
+        return StopEvent(result="done")
+
+
+async def status(url: str) -> str:
+    async with Journal(url) as journal:
+        return (await journal.run("row")).status
+
+
+async def ask_and_leave(url: str) -> None:
+    async for _ in RowFlow(url).run(run_id="row").stream_events():
+        return
+
+
+async def answer_and_hang(url: str) -> str:
+    begun = asyncio.Event()
+    handler = await RowFlow(url, begun=begun).resume("row")
+    handler.ctx.send_event(HumanResponseEvent(response="yes"))
+    await begun.wait()
+    return await status(url)
+
+
+def test_a_run_that_was_taken_up_while_it_waited_is_running_once_it_is_answered(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    asyncio.run(ask_and_leave(url))
+    assert asyncio.run(status(url)) == "waiting"
+    assert asyncio.run(answer_and_hang(url)) == "running"
+    assert asyncio.run(status(url)) == "running"  # released as it was: whoever recovers runs takes it up
+
+
+def test_a_retried_run_whose_process_ends_is_unfinished_and_goes_on(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+
+    async def fail() -> None:
+        handler = await RowFlow(url, fail=True).resume("row")
+        handler.ctx.send_event(HumanResponseEvent(response="yes"))
+        with pytest.raises(ValueError, match="not today"):
+            await handler
+
+    async def retry_and_hang() -> str:
+        begun = asyncio.Event()
+        await RowFlow(url, begun=begun).retry("row")
+        await begun.wait()
+        return await status(url)
+
+    async def recover() -> list[object]:
+        return [await handler for handler in await RowFlow(url).recover()]
+
+    asyncio.run(ask_and_leave(url))
+    asyncio.run(fail())
+    assert asyncio.run(status(url)) == "failed"
+    assert asyncio.run(retry_and_hang()) == "running"
+    assert asyncio.run(status(url)) == "running"
+    assert asyncio.run(recover()) == ["done"]
