@@ -67,13 +67,14 @@ class EffectsCommitted(NamedTuple):
 class EventReceived(NamedTuple):
     """An event from outside; `message` is the row of `messages` that brought it, with its id.
 
-    If it ends the run, `drafts` are everybody's.
+    If it ends the run, `drafts` are everybody's. One that is not `routable` reaches no step and answers no wait.
     """
 
     emitted: EventEmitted
     message: tuple[int, str | None] | None = None
     stop: EncodedEvent | None = None
     drafts: tuple[Fact, ...] = ()
+    routable: bool = True
 
 
 class TimerDue(NamedTuple):

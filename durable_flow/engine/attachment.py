@@ -125,9 +125,13 @@ class Attachment:
                 self.run.release()
 
     async def ended(self) -> None:
-        """Wait for the outcome without an interest in it: cancelling this releases nothing."""
-        while self.outcome is None and self.failure is None:
-            await self._next_change()
+        """Wait for the outcome; cancelling this releases nothing."""
+        self.interested += 1
+        try:
+            while self.outcome is None and self.failure is None:
+                await self._next_change()
+        finally:
+            self.interested -= 1
 
     async def _next_change(self) -> None:
         if self._begun and self.run is None:

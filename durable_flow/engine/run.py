@@ -13,6 +13,7 @@ from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, 
 from ..decide import decide
 from ..due import Limits, due
 from ..errors import (
+    DeserializationError,
     DurableFlowError,
     RunFenced,
     RunFinishedError,
@@ -50,6 +51,7 @@ from ..records import (
     WaitClosed,
     WaitTimedOut,
 )
+from ..serializers.json import JsonSerializer
 from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
 from .answers import Answers
 from .attempt import make_attempt
@@ -222,20 +224,20 @@ class Run:
                 self.cancel(row.reason or "cancelled by message", message)
                 continue
             assert row.event is not None
-            emitted, stop = self._message_event(row, row.event)
-            self.accept(EventReceived(emitted, message, stop))
+            self.accept(self._message_event(row, row.event, message))
 
-    def _message_event(self, row: MessageRow, encoded: EncodedEvent) -> tuple[EventEmitted, EncodedEvent | None]:
-        """Route a message's event. What cannot be routed is journaled all the same, for nobody."""
-        targets: tuple[str, ...] = ()
-        stop = None
+    def _message_event(self, row: MessageRow, encoded: EncodedEvent, message: tuple[int, str | None]) -> EventReceived:
+        """Route a message's event. What cannot be read or routed is journaled all the same, and reaches nobody."""
         try:
+            if encoded.codec != JsonSerializer.codec:
+                raise DeserializationError(f"messages come in JSON, and this one in {encoded.codec!r}; it is not read")
             event = self.program.codec.decode_event(encoded)
             targets = route(self.program, self.run_id, event, row.step)
             stop = encoded if isinstance(event, StopEvent) else None
         except DurableFlowError as error:
             logger.error("message %d reaches no step: %s", row.id, error, extra={"run_id": self.run_id})
-        return EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), stop
+            return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
+        return EventReceived(EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), message, stop)
 
     # -- A turn --------------------------------------------------------------------------------------------------------
 
@@ -300,6 +302,8 @@ class Run:
                 incoming = incoming._replace(drafts=self._answers.matched(incoming.drafts, taken))
                 if isinstance(incoming, StepReturned):
                     incoming = incoming._replace(emitted=self._answers.matched(incoming.emitted, taken))
+                return incoming
+            case EventReceived(routable=False):
                 return incoming
             case EventReceived() if incoming.stop is None:
                 return self._received(incoming, reply)

@@ -14,6 +14,8 @@ from durable_flow import (
     Workflow,
     step,
 )
+from durable_flow.journal.protocol import NewMessage
+from durable_flow.records import EncodedEvent, MessageReceived
 
 
 class RowFlow(Workflow):
@@ -45,6 +47,31 @@ async def status(url: str) -> str:
 async def ask_and_leave(url: str) -> None:
     async for _ in RowFlow(url).run(run_id="row").stream_events():
         return
+
+
+async def taken_into_the_journal(journal: Journal) -> None:
+    async with asyncio.timeout(20):
+        while not any(  # noqa: ASYNC110  # the journal is the only witness
+            isinstance(record.fact, MessageReceived) for record in await journal.history("row")
+        ):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_message_that_is_not_json_is_never_parsed_and_answers_nothing(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    handler = RowFlow(url).run(run_id="row")
+    async for _ in handler.stream_events():
+        break
+    async with Journal(url) as journal:
+        store = journal._shared.store
+        row = await store.find("row")
+        assert row is not None
+        hostile = EncodedEvent("HumanResponseEvent", "pickle", 1, b"cos\nsystem\n(S'exit 1'\ntR.")
+        await store.send(row.run, NewMessage("event", None, hostile, human=True))
+        await taken_into_the_journal(journal)
+        assert [question.prompt.get("prefix") for question in await journal.pending() if question.prompt] == ["go on?"]
+        await journal.send("row", HumanResponseEvent(response="yes"))
+    assert await handler == "done"
 
 
 async def answer_and_hang(url: str) -> str:
