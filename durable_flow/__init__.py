@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .context import Context
 from .decorators import step
 from .errors import (
@@ -51,6 +53,9 @@ from .journal.journal import Journal
 from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter
 from .workflow import Workflow
+
+if TYPE_CHECKING:
+    from .serializers.pickle import PickleSerializer as PickleSerializer
 
 __version__ = "0.1.0"
 
@@ -110,3 +115,12 @@ __all__ = [
     "register_adapter",
     "step",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Not imported before it is asked for: unpickling is the unsafe tier.
+    if name == "PickleSerializer":
+        from .serializers.pickle import PickleSerializer
+
+        return PickleSerializer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
