@@ -45,6 +45,10 @@ from .watcher import Watcher
 logger = logging.getLogger("durable_flow")
 
 
+# Killed processes leave a row each; so many may lie about before a start sweeps them up in one commit.
+MAX_GONE_WORKERS = 16
+
+
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
     """How an engine keeps its runs; all times in seconds."""
@@ -498,9 +502,9 @@ class Engine:
             await anext(self._lifeline)
         shared = self._shared
         await shared.store.heartbeat(self.worker)
-        for worker, _ in await shared.store.workers():
-            if worker.id != self.worker.id and is_gone(worker):
-                await shared.store.forget(worker)
+        gone = [w for w, _ in await shared.store.workers() if w.id != self.worker.id and is_gone(w)]
+        if len(gone) > MAX_GONE_WORKERS:
+            await asyncio.gather(*(shared.store.forget(worker) for worker in gone))
         self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
         self._heart = Heart(
             self.loop, shared.store, self.worker, self._steps_in_flight,

@@ -1,6 +1,7 @@
 """The run's row follows the run: what `Journal.runs` tells and what decides whether a run is taken up."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from durable_flow import (
     Workflow,
     step,
 )
+from durable_flow.engine.engine import MAX_GONE_WORKERS
+from durable_flow.engine.identity import new_worker
 from durable_flow.journal.protocol import NewMessage
 from durable_flow.records import EncodedEvent, MessageReceived
 
@@ -114,3 +117,16 @@ def test_a_retried_run_whose_process_ends_is_unfinished_and_goes_on(tmp_path: Pa
     assert asyncio.run(retry_and_hang()) == "running"
     assert asyncio.run(status(url)) == "running"
     assert asyncio.run(recover()) == ["done"]
+
+
+async def test_rows_of_killed_processes_are_swept_up_when_many_lie_about(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    mine = new_worker("mine")
+    killed = [replace(mine, id=f"killed-{n}", started=mine.started + 1) for n in range(MAX_GONE_WORKERS + 1)]
+    async with Journal(url) as journal:
+        store = journal._shared.store
+        for worker in killed:
+            await store.heartbeat(worker)
+        async for _ in RowFlow(url).run(run_id="row").stream_events():
+            break
+        assert {worker.id for worker, _ in await store.workers()}.isdisjoint({worker.id for worker in killed})
