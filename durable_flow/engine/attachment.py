@@ -85,7 +85,7 @@ class Attachment:
         self.failure = error
         if not self.interested:
             # Nobody may ever await the handler; an error must not pass in silence.
-            logger.error("run %s: %s", self.run_id, error, extra={"action": "run_unavailable", "run_id": self.run_id})
+            logger.error("%s", error, extra={"action": "run_unavailable", "run_id": self.run_id})
         self._begun = True
         self._pending.clear()
         self.detach()
