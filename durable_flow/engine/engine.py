@@ -107,6 +107,7 @@ class Engine:
         # A lock lives as long as somebody holds it or waits for it.
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
+        self._giving_up: dict[str, asyncio.Task[Any]] = {}
         self._last_sent: dict[str, asyncio.Task[Any]] = {}
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
@@ -249,6 +250,12 @@ class Engine:
             if live is not None:
                 self.adopt(attachment, live)
                 return
+            giving_up = self._giving_up.get(row.run_id)
+            if giving_up is not None:
+                # This engine has dropped the run and its row does not say so yet.
+                await asyncio.wait([giving_up])
+                row = await self._require_row(row.run_id)
+                continue
             gone = await self.owners.gone()
             if row.owner is not None and not gone(row.owner):
                 self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
@@ -408,13 +415,15 @@ class Engine:
         if not self._attachments.get(run.run_id):
             self._attachments.pop(run.run_id, None)
         if not isinstance(error, RunFenced) and not self._closed:
-            self._in_background(self._give_up(run))
+            self._giving_up[run.run_id] = self._in_background(self._give_up(run))
 
     async def _give_up(self, run: Run) -> None:
         try:
             await self.store.release(run.claim.run, run.claim.epoch, *run.standing)
         except DurableFlowError as error:
             logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
+        finally:
+            self._giving_up.pop(run.run_id, None)
         self._watcher.look_soon()
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:

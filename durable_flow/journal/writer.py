@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 MAX_QUEUED = 1024
 # How long to wait before trying again what failed by trouble that may pass.
 _PAUSE_SECONDS = 0.05
+# After so many commits of a single quick append each, the next one is made on the event loop itself: waking the thread
+# and being woken by it costs as much as the commit. A slow commit, or two appends at once: the thread has it again.
+_ALONE = 16
+_QUICK_SECONDS = 0.001
+_BUSY_MILLISECONDS = 1000
 
 
 class _Job:
@@ -62,6 +67,10 @@ class Writer:
         self._room: list[asyncio.Future[None]] = []
         self._heads: dict[int, tuple[int, int]] = {}
         self._connection: sqlite3.Connection | None = None
+        self._working = threading.Lock()
+        self._alone = 0
+        self._patient = True
+        self._here: list[_Job] = []
         self.commits = self.rows = 0
 
     # On the event loop.
@@ -71,8 +80,36 @@ class Writer:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._check()
         self._queued += 1
-        self._queue.put(_Job(unit, future, time.monotonic() + self._deadline_seconds))
+        job = _Job(unit, future, time.monotonic() + self._deadline_seconds)
+        if self._alone >= _ALONE and isinstance(unit, AppendUnit):
+            self._here.append(job)
+            if len(self._here) == 1:
+                future.get_loop().call_soon(self._commit_here)
+        else:
+            self._hand_over()
+            self._queue.put(job)
         return future
+
+    def _hand_over(self) -> None:
+        """Leave to the thread what was to be committed on the loop, before anything that comes later."""
+        jobs, self._here = self._here, []
+        for job in jobs:
+            self._queue.put(job)
+
+    def _commit_here(self) -> None:
+        """Commit on the event loop, unless somebody else has work or the file is locked: then the thread does."""
+        if len(self._here) != 1 or not self._queue.empty() or not self._working.acquire(blocking=False):
+            self._alone = 0
+            self._hand_over()
+            return
+        jobs, self._here = self._here, []
+        try:
+            left = self._work(jobs, patient=False)
+        finally:
+            self._working.release()
+        for job in left:
+            self._alone = 0
+            self._queue.put(job)
 
     def put_from_thread(self, unit: Unit) -> concurrent.futures.Future[Any]:
         """Queue a unit from any thread; the future is for threads, too."""
@@ -98,6 +135,7 @@ class Writer:
         """Let the thread end after what is queued. For any thread, also at the interpreter's exit."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
 
     def _check(self) -> None:
@@ -146,16 +184,26 @@ class Writer:
                             jobs.append(job)
                 except Empty:
                     pass
-                jobs = self._work(jobs)
+                with self._working:
+                    jobs = self._work(jobs, patient=True)
+                if jobs:
+                    time.sleep(_PAUSE_SECONDS)
         finally:
             self._drop()
 
-    def _work(self, jobs: list[_Job]) -> list[_Job]:
-        """Commit the jobs in one transaction. Returns those to be tried again."""
+    def _work(self, jobs: list[_Job], *, patient: bool) -> list[_Job]:
+        """Commit the jobs in one transaction. Returns those to be tried again.
+
+        Patient: wait a while for a file that others keep locked, which an event loop must not do.
+        """
         units = [job.unit for job in jobs]
         committing = False
+        began = time.perf_counter()
         try:
             connection = self._ready()
+            if patient != self._patient:
+                connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS if patient else 0}")
+                self._patient = patient
             batch = Batch(connection, self._seal, self._heads)
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -178,12 +226,17 @@ class Writer:
         for unit in units:
             if isinstance(unit, AppendUnit) and (unit.last or batch.outcomes[unit] is not None):
                 self._heads.pop(unit.run, None)
+        if len(jobs) > 1 or time.perf_counter() - began > _QUICK_SECONDS:
+            self._alone = 0
+        elif isinstance(units[0], AppendUnit):
+            self._alone += 1
         self._tell([(job, batch.outcomes[job.unit]) for job in jobs])
         return []
 
     def _ready(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = self._connect()
+            self._patient = True
             grow_write_ahead_log(self._connection, self._path)
         return self._connection
 
@@ -219,8 +272,6 @@ class Writer:
             else:
                 over.append((job, self._lost(job.unit, exc)))
         self._tell(over)
-        if left:
-            time.sleep(_PAUSE_SECONDS)
         return left
 
     def _lost(self, unit: Unit, exc: Exception) -> JournalError:
@@ -242,6 +293,7 @@ class Writer:
                 job.future.set_exception(result)
             else:
                 job.future.set_result(result)
+        here = asyncio._get_running_loop()  # None on the thread
         for loop, results in by_loop.items():
             with contextlib.suppress(RuntimeError):  # a loop that has ended, and with it everybody who waited
-                loop.call_soon_threadsafe(self._wake, results)
+                (loop.call_soon if loop is here else loop.call_soon_threadsafe)(self._wake, results)

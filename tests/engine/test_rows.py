@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from durable_flow import (
 from durable_flow.engine.engine import MAX_GONE_WORKERS
 from durable_flow.engine.identity import new_worker
 from durable_flow.journal.protocol import NewMessage
+from durable_flow.journal.sqlite import SqliteStore
 from durable_flow.records import EncodedEvent, MessageReceived
 
 
@@ -130,3 +132,31 @@ async def test_rows_of_killed_processes_are_swept_up_when_many_lie_about(tmp_pat
         async for _ in RowFlow(url).run(run_id="row").stream_events():
             break
         assert {worker.id for worker, _ in await store.workers()}.isdisjoint({worker.id for worker in killed})
+
+
+async def test_a_run_taken_up_again_before_its_release_is_durable_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    slow = asyncio.Event()
+    release = SqliteStore.release
+
+    async def delayed(self: SqliteStore, *args: Any) -> None:
+        await slow.wait()
+        await release(self, *args)
+
+    monkeypatch.setattr(SqliteStore, "release", delayed)
+    handler = RowFlow(url).run(run_id="row")
+    async for _ in handler.stream_events():
+        break
+    waiting = asyncio.ensure_future(handler)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    resumed = asyncio.create_task(RowFlow(url).resume("row"))
+    asyncio.get_running_loop().call_later(0.2, slow.set)
+    second = await resumed
+    second.ctx.send_event(HumanResponseEvent(response="yes"))
+    async with asyncio.timeout(20):
+        assert second.ctx.is_running
+        assert await second == "done"
