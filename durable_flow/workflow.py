@@ -79,8 +79,8 @@ class Workflow:
             timeout: seconds of active time that a run may take; waiting for humans does not count. None: no limit.
             disable_validation: do not check the graph of steps and events before the first run.
             verbose: print a line when a step starts and when it completes.
-            resource_manager: provides the resources that steps ask for.
-            num_concurrent_runs: how many runs of this instance run at once; the rest wait. None: no limit.
+            resource_manager: accepted for old programs; steps take no resources yet.
+            num_concurrent_runs: checked, not enforced yet: every run of this instance runs at once.
             runtime: accepted for programs that pass None; durable_flow has one engine.
             workflow_name: under which runs are journaled; default is the class's `__qualname__`.
             skip_graph_checks: checks to leave out, of "reachability", "terminal_event" and "dead_end".
