@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -413,7 +414,7 @@ class Simulation:
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         found = asyncio.all_tasks(self.loop)
-        return sorted(found, key=lambda task: int(task.get_name().rpartition("-")[2]))
+        return sorted(found, key=lambda task: getattr(task, "born", 0))
 
     def _old_tasks(self) -> bool:
         fenced = {run.claim.epoch for run in self.runs if not run.closed}
@@ -582,13 +583,19 @@ def _tasks_of_life(life: int) -> Callable[..., asyncio.Task[Any]]:
         task = _Task(coroutine, loop=loop, **more)
         current = asyncio.current_task(loop)
         task.life = getattr(current, "life", life)
+        task.born = next(_births)
         return task
 
     return factory
 
 
+# Orders tasks in all versions of Python; their names do not.
+_births = itertools.count(1)
+
+
 class _Task(asyncio.Task[Any]):
     life: int = 0
+    born: int = 0
 
 
 def _looked_at(future: asyncio.Future[None]) -> None:
