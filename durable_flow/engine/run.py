@@ -207,10 +207,10 @@ class Run:
             self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id)), reply)
         return reply
 
-    def cancel(self, reason: str, message: tuple[int, str | None] | None = None) -> Reply:
+    def cancel(self, reason: str) -> Reply:
         """End the run as cancelled."""
         reply = self.loop.create_future()
-        self.accept(CancelRequested(reason, (), message), reply)
+        self.accept(CancelRequested(reason), reply)
         return reply
 
     def take_messages(self, rows: Iterable[MessageRow]) -> None:
@@ -221,7 +221,7 @@ class Run:
             self._messages.add(row.id)
             message = (row.id, row.message_id)
             if row.kind == "cancel":
-                self.cancel(row.reason or "cancelled by message", message)
+                self.accept(CancelRequested(row.reason or "cancelled by message", (), message))
                 continue
             assert row.event is not None
             self.accept(self._message_event(row, row.event, message))

@@ -74,11 +74,10 @@ class Watcher:
         if not keys:
             return
         by_key = {run.claim.run: run for run in self._engine.runs.values()}
-        rows = await self._engine.store.messages([key for key in keys if key in by_key])
-        for key in keys:
-            run = by_key.get(key)
-            if run is not None and not run.closed:
-                run.take_messages([row for row in rows if row.run == key])
+        for row in await self._engine.store.messages([key for key in keys if key in by_key]):
+            run = by_key[row.run]
+            if not run.closed:
+                run.take_messages((row,))
 
     async def _look_after_watched(self) -> None:
         watched = [a for a in self._watched if a.key is not None and a.run is None][:MAX_WATCHED_AT_ONCE]

@@ -28,7 +28,6 @@ _PAUSE_SECONDS = 0.05
 # and being woken by it costs as much as the commit. A slow commit, or two appends at once: the thread has it again.
 _ALONE = 16
 _QUICK_SECONDS = 0.001
-_BUSY_MILLISECONDS = 1000
 
 
 class _Job:
@@ -70,6 +69,7 @@ class Writer:
         self._working = threading.Lock()
         self._alone = 0
         self._patient = True
+        self._busy_milliseconds = 0
         self._here: list[_Job] = []
         self.commits = self.rows = 0
 
@@ -202,7 +202,9 @@ class Writer:
         try:
             connection = self._ready()
             if patient != self._patient:
-                connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS if patient else 0}")
+                if self._patient:
+                    (self._busy_milliseconds,) = connection.execute("PRAGMA busy_timeout").fetchone()
+                connection.execute(f"PRAGMA busy_timeout={self._busy_milliseconds if patient else 0}")
                 self._patient = patient
             batch = Batch(connection, self._seal, self._heads)
             connection.execute("BEGIN IMMEDIATE")
