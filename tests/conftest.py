@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import PostgresServer, Server, new_database, new_folder, server_of_the_tests
 
 # The machine may serve several test runs at once, so a slow example says nothing.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,3 +22,52 @@ def _no_journal_from_the_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DURABLE_FLOW_DATABASE_URL", raising=False)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """The server that all tests share; it may be somebody else's and be reached in any way."""
+    with server_of_the_tests(os.environ) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tcp_server(postgres_server: Server) -> Iterator[PostgresServer]:
+    """A server of our own, with a TCP port and a role that needs a password; no test may stop it."""
+    if isinstance(postgres_server, PostgresServer):
+        yield postgres_server
+        return
+    with server_of_the_tests({}) as server:
+        assert isinstance(server, PostgresServer)
+        yield server
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., PostgresServer]]:
+    """Start a server that the test may stop and start: `new_server(fsync=True)`. It is gone after the test."""
+    with ExitStack() as servers:
+
+        def start(*, fsync: bool = True) -> PostgresServer:
+            folder = servers.enter_context(new_folder(fast=not fsync))
+            return servers.enter_context(PostgresServer(folder, fsync=fsync))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Server) -> Iterator[str]:
+    """The name of a database that has the newest schema and nothing else: to be cloned, not to be connected to."""
+    from durable_flow.journal.migrate import upgrade_url
+
+    with new_database(postgres_server) as name:
+        # In a thread of its own, because a loop may be running in this one.
+        with ThreadPoolExecutor() as threads:
+            threads.submit(upgrade_url, postgres_server.url(name)).result()
+        yield name
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Server, postgres_template: str) -> Iterator[str]:
+    """The URL of a database with the newest schema, which nobody else uses."""
+    with new_database(postgres_server, template=postgres_template) as name:
+        yield postgres_server.url(name)
