@@ -10,12 +10,39 @@ _DEMO = """\
 Review documents with a durable workflow, on SQLite and in this folder: the job runs in a process of its own, is killed
 in the middle, goes on, and asks you about the doubtful documents while no process is alive. It takes a few seconds.
 """
+_UPGRADE = """\
+Create the tables of a journal in a database, or bring older ones to the schema of this version of durable_flow: all of
+it or nothing. Several may do so at once. Runs may go on meanwhile; those that meet a locked table wait for it.
+"""
+_CURRENT = "Print the schema version that the database has, or `none`. Nothing is changed or created."
+_CHECK = """\
+Say whether the database has the schema that this version of durable_flow needs, for instance before a new version is
+rolled out. Exit code 0 if so, 1 if not. Nothing is changed or created.
+"""
+_SQL = """\
+Print the SQL that creates the tables in an empty database, for somebody who runs it by other means (`psql -f`). Nothing
+is connected to: of the URL only the kind of database counts.
+"""
+_DB = """\
+Look after the tables of a journal. SQLite files are created and upgraded by whoever opens them; a Postgres database is
+not: run `durable-flow db upgrade` before its first use and after each new version of this package that says so.
+"""
+_DB_COMMANDS = {
+    "upgrade": ("create the tables, or bring them to this version's schema", _UPGRADE),
+    "current": ("print the schema version of the database", _CURRENT),
+    "check": ("tell whether the database is up to date; exit code 1 if not", _CHECK),
+    "sql": ("print the SQL that creates the tables, without connecting", _SQL),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of this process) name and return the exit code."""
     options = _parser().parse_args(arguments)
     # Imported here, so that --help and wrong arguments are answered at once.
+    if options.command == "db":
+        from .db import run
+
+        return run(options.db_command, options.url)
     from .demo import Demo
 
     return Demo(question=options.question, corpus=options.corpus, answer=options.answer, yes=options.yes).run()
@@ -35,7 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     answers = demo.add_mutually_exclusive_group()
     answers.add_argument("--yes", action="store_true", help="answer every question with yes")
     answers.add_argument("--answer", choices=["yes", "no"], help="answer the question that is open, then go on")
+    _add_db(commands)
     return parser
+
+
+def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    db = commands.add_parser("db", help="create, upgrade and check a journal's tables", description=_DB)
+    kinds = db.add_subparsers(dest="db_command", required=True, metavar="COMMAND")
+    for name, (summary, description) in _DB_COMMANDS.items():
+        command = kinds.add_parser(name, help=summary, description=description)
+        command.add_argument(
+            "--url",
+            help="the journal's database, e.g. postgresql://user@host/database; default: the environment's "
+            "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
+            "sqlite:///durable_flow.db",
+        )
 
 
 def _question(text: str) -> str:

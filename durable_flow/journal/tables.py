@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -38,7 +39,7 @@ RowKey = BigInteger().with_variant(Integer, "sqlite")
 runs = Table(
     "runs",
     metadata,
-    Column("run", RowKey, primary_key=True),
+    Column("run", RowKey, Identity(), primary_key=True),
     Column("run_id", Text, nullable=False),
     Column("uid", Text, nullable=False),
     Column("workflow", Text, nullable=False),
@@ -56,7 +57,8 @@ runs = Table(
     Column("error", Text),
     UniqueConstraint("run_id", name="uq_runs_run_id"),
     # Recovery and the inbox ask for the few runs that go on, among many that have ended.
-    Index("ix_runs_unfinished", "workflow", "status", **_where("finished_at IS NULL")),
+    # Without the status: Postgres then parks and claims a run without touching an index.
+    Index("ix_runs_unfinished", "workflow", **_where("finished_at IS NULL")),
     sqlite_autoincrement=True,
 )
 
@@ -115,7 +117,7 @@ snapshots = Table(
 messages = Table(
     "messages",
     metadata,
-    Column("id", RowKey, primary_key=True),
+    Column("id", RowKey, Identity(), primary_key=True),
     Column("run", BigInteger, nullable=False),
     Column("message_id", Text),
     Column("kind", Text, nullable=False),

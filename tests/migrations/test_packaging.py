@@ -9,6 +9,10 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pytest
+
+from durable_flow.journal import migrate
+
 ROOT = Path(__file__).parents[2]
 
 # Says where package and migrations are, and proves the migrations by creating a journal with them.
@@ -45,20 +49,35 @@ def test_in_a_source_tree(tmp_path: Path) -> None:
     assert places(sys.executable, tmp_path, PYTHONPATH=ROOT) == (ROOT / "durable_flow", ROOT / "migrations")
 
 
-def test_in_an_editable_install(tmp_path: Path) -> None:
+def new_python(tmp_path: Path) -> Path:
+    """A Python of its own that has the dependencies of this one, but not the package."""
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    # The dependencies are those of this Python; only the package itself is installed.
     packages = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    install = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--editable", ROOT)
-    run(sys.executable, "-m", "pip", "--python", python, *install, PWD=tmp_path)
+    return python
+
+
+def install(python: Path, *what: object) -> None:
+    words = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", *what)
+    run(sys.executable, "-m", "pip", "--python", python, *words, PWD=python.parent)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_in_an_editable_install(tmp_path: Path) -> None:
+    python = new_python(tmp_path)
+    install(python, "--editable", ROOT)
     assert places(python, tmp_path) == (ROOT / "durable_flow", ROOT / "migrations")
 
 
-def test_in_a_wheel(tmp_path: Path) -> None:
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_in_a_wheel(wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
@@ -70,3 +89,14 @@ def test_in_a_wheel(tmp_path: Path) -> None:
         site / "durable_flow" / "_migrations",
     )
     assert not [name for name in packed.namelist() if name.startswith(("migrations/", "tests/"))]
+
+
+def test_the_command_of_an_installed_wheel_upgrades_both_kinds_of_database(
+    wheel: Path, new_url: str, tmp_path: Path
+) -> None:
+    install(new_python(tmp_path), wheel)
+    command = tmp_path / "venv" / "bin" / "durable-flow"
+    assert run(command, "db", "upgrade", PWD=tmp_path, DURABLE_FLOW_DATABASE_URL=new_url) == (
+        f"{new_url} has schema {migrate.HEAD}.\n"
+    )
+    assert migrate.version_at(new_url) == migrate.HEAD

