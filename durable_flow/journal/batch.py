@@ -1,63 +1,20 @@
-"""One batch of the writer: what is asked of it, and how it is put into one transaction."""
+"""One batch of the SQLite writer: how its units are put into one transaction."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DurableFlowError, JournalError, RunFenced
+from ..errors import DurableFlowError
 from . import sql
-from .encode import Encoded, seal_rows
+from .encode import Changes, Encoded, seal_rows
 from .protocol import Claim
+from .units import AppendUnit, CallUnit, CreateUnit, Unit, fenced, refused
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
-
-Execute = Callable[[sql.Statement, Mapping[str, Any]], Sequence[tuple[Any, ...]]]
-"""Runs a statement inside of the transaction that is under way and returns its rows."""
-
-
-@dataclass(slots=True, eq=False)
-class AppendUnit:
-    """Records for a run that this engine owns.
-
-    `update` is a statement on the run's row with its parameters; `last`: no append of this claim will follow.
-    """
-
-    run: int
-    run_id: str
-    after: int
-    epoch: int
-    encoded: Encoded
-    update: tuple[sql.Statement, dict[str, Any]] | None
-    last: bool
-    again: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class CreateUnit:
-    """A run to be created; `values` are those of its row, beginning with run_id and uid."""
-
-    values: sql.Params
-    encoded: Encoded
-    again: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class CallUnit:
-    """Any other write: a function that is run inside of the transaction.
-
-    `again` tells it that it may have been committed before. It writes after its last check, so that an error that it
-    raises leaves nothing behind.
-    """
-
-    function: Callable[[Execute, bool], Any]
-    again: bool = False
-
-
-Unit = AppendUnit | CreateUnit | CallUnit
 
 
 @dataclass(slots=True)
@@ -94,10 +51,8 @@ class Batch:
         for text, params in sql.insert_stream.split([row for one in encoded for row in one.stream]):
             self.connection.execute(text, params)
         for one in encoded:
-            if one.sides:
-                run = one.rows[0][0]
-                for statement, values in one.sides:
-                    self._execute(statement, {**values, "run": run, "run_": run})
+            if one.changes is not None:
+                self._change(one.rows[0][0], one.changes)
         for append in appends:
             if append.update is not None and append not in self.outcomes:
                 self._execute(*append.update)
@@ -120,6 +75,26 @@ class Batch:
                 self.new_heads, self.rows = heads, rows
                 self.outcomes[unit] = _refusal(unit, exc)
             self.connection.execute("RELEASE one_unit")
+
+    def _change(self, run: int, changes: Changes) -> None:
+        this = {"run": run, "run_": run}
+        self._settle(this, changes, after_resume=False)
+        if changes.resumed_at is not None:
+            self._execute(sql.reopen_waits, this)
+            self._execute(sql.redeliver_messages, this)
+            self._settle(this, changes, after_resume=True)
+        for message, seq in changes.consumed:
+            self._execute(sql.consume_message, {**this, "id_": message, "consumed_seq": seq})
+        if changes.ended_at is not None:
+            self._execute(sql.end_waits, this)
+            self._execute(sql.undeliver_messages, {**this, "undelivered_at": changes.ended_at})
+        for columns in changes.opened.values():
+            self._execute(sql.open_wait, {**this, **columns})
+
+    def _settle(self, this: dict[str, Any], changes: Changes, *, after_resume: bool) -> None:
+        for wait_id, (outcome, resumed) in changes.settled.items():
+            if resumed is after_resume:
+                self._execute(sql.settle_wait, {**this, "wait_id_": wait_id, "outcome": outcome})
 
     def _execute(self, statement: sql.Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return self.connection.execute(statement.text, {**statement.fixed, **values}).fetchall()
@@ -170,16 +145,16 @@ class Batch:
                 self.outcomes[unit] = None
                 continue
             if unit.run not in found:
-                self.outcomes[unit] = _fenced(unit, "there is no such run")
+                self.outcomes[unit] = fenced(unit, "there is no such run")
                 continue
             epoch, uid = found[unit.run]
             if epoch != unit.epoch:
-                self.outcomes[unit] = _fenced(unit, f"its epoch is {epoch} now")
+                self.outcomes[unit] = fenced(unit, f"its epoch is {epoch} now")
                 continue
             head = self.new_heads.get(unit.run) or self.heads.get(unit.run)
             # What is remembered may only speak for an append, against it only the journal.
             if head != (epoch, unit.after) and (seq := self._last_seq(unit.run)) != unit.after:
-                self.outcomes[unit] = _fenced(unit, f"its last record is {seq}")
+                self.outcomes[unit] = fenced(unit, f"its last record is {seq}")
                 continue
             self.new_heads[unit.run] = (epoch, unit.after + len(unit.encoded.rows))
             encoded.append(seal_rows(unit.encoded, self.seal, uid) if self.seal is not None else unit.encoded)
@@ -209,21 +184,6 @@ def is_seq_conflict(exc: BaseException) -> bool:
 
 
 def _refusal(unit: Unit, exc: Exception) -> DurableFlowError:
-    if isinstance(unit, AppendUnit):
-        if is_seq_conflict(exc):
-            return _fenced(unit, "other records are at that place")
-        what = f"run {unit.run_id}: the append after seq {unit.after}"
-    else:
-        what = f"run {unit.values[0]}: its creation" if isinstance(unit, CreateUnit) else "a write"
-    if isinstance(exc, DurableFlowError):
-        return exc
-    error = JournalError(f"{what} was refused ({type(exc).__name__}: {exc}). Nothing was written.")
-    error.__cause__ = exc
-    return error
-
-
-def _fenced(unit: AppendUnit, found: str) -> RunFenced:
-    return RunFenced(
-        f"run {unit.run_id}: append after seq {unit.after} at epoch {unit.epoch} refused, {found}. "
-        "Another worker owns this run; this one has dropped it. Nothing was written."
-    )
+    if isinstance(unit, AppendUnit) and is_seq_conflict(exc):
+        return fenced(unit, "other records are at that place")
+    return refused(unit, exc)

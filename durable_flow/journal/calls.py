@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from ..records import Record, RunClaimed
 from . import sql
-from .batch import Execute
 from .delivery import Asked, answered_wait, no_such_run, require_unfinished
 from .encode import MESSAGE_KIND, check_event, check_text, encode
 from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId
 from .text import line
+from .units import Execute
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -35,10 +36,12 @@ def claim(run: int, worker: WorkerId, epoch: int, now: int) -> Call:
     check_text(worker.id, str(run), "worker.id")
 
     def call(execute: Execute, again: bool) -> Claim | None:
-        head = execute(sql.run_head, {"run_": run})
+        # A claim that may have been made may still be on its way: that one is waited for.
+        head = execute(sql.run_locked if again else sql.run_if_free, {"run_": run})
         if not head:
             return None
         run_id, uid, _, found, owner = head[0]
+        # Looked at only now: what the owner before wrote is complete since the run is locked.
         seq, at = execute(sql.last_record, {"run_": run})[0]
         if again and (found, owner) == (epoch + 1, worker.id):
             return Claim(run, run_id, uid, found, seq)
@@ -107,31 +110,33 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
     if event is not None:
         check_event(event, str(run), limit)
 
+    # Every message has an id, so that one which may have been written is found again.
+    message_id = message.message_id if message.message_id is not None else uuid4().hex
+
     def call(execute: Execute, again: bool) -> bool:
-        head = execute(sql.run_head, {"run_": run})
-        if not head:
-            raise no_such_run(run, url)
-        run_id, uid, status, _, _ = head[0]
-        if again and execute(sql.message_sent_at, {"run_": run, "sent_at_": now, "message_id_": message.message_id}):
-            return True
-        # A repetition first: it stays one when the run has ended meanwhile.
-        if message.message_id is not None and execute(
-            sql.message_by_id, {"run_": run, "message_id_": message.message_id}
-        ):
-            return False
-        require_unfinished(run_id, status)
-        wait_id = answered_wait(message, run_id, _asked(execute, run))
-        payload = event.data if event is not None else None
-        if seal is not None and payload is not None:
-            payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
-        execute(sql.insert_message, {
-            "run": run, "message_id": message.message_id, "kind": "answer" if wait_id is not None else message.kind,
-            "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
-            "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
-            "v": event.v if event is not None else None, "wait_id": wait_id, "step": message.step,
-            "reason": message.reason, "sent_at": now,
-        })  # fmt: skip
-        return True
+        while True:
+            head = execute(sql.run_head, {"run_": run})
+            if not head:
+                raise no_such_run(run, url)
+            run_id, uid, status, _, _ = head[0]
+            # A repetition first: it stays one when the run has ended meanwhile.
+            sent = execute(sql.message_by_id, {"run_": run, "message_id_": message_id})
+            if sent:
+                return again and sent[0][0] == now
+            require_unfinished(run_id, status)
+            wait_id = answered_wait(message, run_id, _asked(execute, run))
+            payload = event.data if event is not None else None
+            if seal is not None and payload is not None:
+                payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
+            if execute(sql.insert_message if wait_id is None else sql.insert_answer, {
+                "run": run, "message_id": message_id, "kind": "answer" if wait_id is not None else message.kind,
+                "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
+                "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
+                "v": event.v if event is not None else None, "wait_id": wait_id, "step": message.step,
+                "reason": message.reason, "sent_at": now,
+            }):  # fmt: skip
+                return True
+            # Others changed the run in between (not on SQLite, where nobody can): look again.
 
     return call
 

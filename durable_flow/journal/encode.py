@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeserializationError, PayloadTooLargeError
 from ..records import (
@@ -36,19 +37,62 @@ _POSITION, _ITEM, _ITEM_SEAL = 1, 6, 7
 # Texts that were found fit for a database: few different ones in a program. Cleared when it has grown too large.
 _fit: set[str] = set()
 
-Side = tuple[sql.Statement, dict[str, Any]]
+
+@dataclass(slots=True)
+class Changes:
+    """What the records of one append change in other tables, in the end: each row is changed once.
+
+    `opened` are columns of waits to be written, by wait id, the outcome among them; `settled` are outcomes of waits
+    that were there before, each with whether the run had been resumed; `consumed` are messages, each with the seq of its
+    record. `resumed_at`: the run went on after its end, which opens again what that had closed. `ended_at`: after that,
+    the run came to its end, which closes what is open.
+    """
+
+    opened: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settled: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    consumed: list[tuple[int, int]] = field(default_factory=list)
+    ended_at: int | None = None
+    resumed_at: int | None = None
+
+    def settle(self, wait_id: str, outcome: str) -> None:
+        """Give a wait its outcome; the first one stands."""
+        opened = self.opened.get(wait_id)
+        if opened is None:
+            self.settled.setdefault(wait_id, (outcome, self.resumed_at is not None))
+        elif opened["outcome"] is None:
+            opened["outcome"] = outcome
+
+    def end(self, at: int) -> None:
+        """Close what is open when the run ends."""
+        self.ended_at = at
+        for opened in self.opened.values():
+            opened["outcome"] = opened["outcome"] or "ended"
+
+    def resume(self, at: int) -> None:
+        """Open again what the end of the run closed."""
+        self.ended_at, self.resumed_at = None, at
+        for opened in self.opened.values():
+            opened["outcome"] = None if opened["outcome"] == "ended" else opened["outcome"]
 
 
-class Encoded(NamedTuple):
-    """Rows to insert, and statements to run after that; the run's key is filled in when it is known."""
+class Encoded:
+    """Rows to insert, and what they change in other tables; the run's key is filled in when it is known."""
 
-    rows: list[sql.Params]
-    stream: list[sql.Params]
-    sides: list[Side]
+    __slots__ = ("changes", "rows", "stream")
+
+    def __init__(self, rows: list[sql.Params], stream: list[sql.Params], changes: Changes | None = None):
+        self.rows, self.stream, self.changes = rows, stream, changes
 
     def of_run(self, run: int) -> Encoded:
         """Return the same for a run whose key has just been given."""
-        return Encoded([(run, *row[1:]) for row in self.rows], [(run, *row[1:]) for row in self.stream], self.sides)
+        rows = [(run, *row[1:]) for row in self.rows]
+        return Encoded(rows, [(run, *row[1:]) for row in self.stream], self.changes)
+
+    def changing(self) -> Changes:
+        """Return the changes, to add to them."""
+        if self.changes is None:
+            self.changes = Changes()
+        return self.changes
 
 
 def check_text(text: str, run_id: str, what: str) -> None:
@@ -71,7 +115,7 @@ def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Reco
     """
     if not records or records[0].seq != after + 1 or records[-1].seq != after + len(records):
         raise ValueError(f"run {run_id}: the records to write are not numbered from seq {after + 1} on")
-    encoded = Encoded([], [], [])
+    encoded = Encoded([], [])
     rows, fit, effects = encoded.rows, _fit, _EFFECTS
     for record in records:
         seq, at, boundary, fact = record
@@ -126,15 +170,19 @@ def seal_rows(encoded: Encoded, seal: Seal, uid: str) -> Encoded:
             sealed = seal.seal(item, uid=uid, seq=row[_POSITION], kind=STREAM_KIND)
             row = (*row[:_ITEM], sealed, seal.id, *row[_ITEM_SEAL + 1 :])
         stream.append(row)
-    sides = []
-    for statement, params in encoded.sides:
-        payload = params.get("payload")
-        if payload is not None:
-            # A wait's row is a copy of its record and is opened like it.
-            sealed = seal.seal(payload, uid=uid, seq=params["seq"], kind=WaitOpened.__name__)
-            params = {**params, "payload": sealed, "seal": seal.id}
-        sides.append((statement, params))
-    return Encoded(rows, stream, sides)
+    changes = encoded.changes
+    if changes is not None and changes.opened:
+        # A wait's row is a copy of its record and is opened like it.
+        opened = {id: _sealed_wait(columns, seal, uid) for id, columns in changes.opened.items()}
+        changes = replace(changes, opened=opened)
+    return Encoded(rows, stream, changes)
+
+
+def _sealed_wait(columns: dict[str, Any], seal: Seal, uid: str) -> dict[str, Any]:
+    if columns["payload"] is None:
+        return columns
+    sealed = seal.seal(columns["payload"], uid=uid, seq=columns["seq"], kind=WaitOpened.__name__)
+    return {**columns, "payload": sealed, "seal": seal.id}
 
 
 # What a seal is told as the kind of payloads that are not in the journal.
@@ -186,11 +234,14 @@ def _opened(encoded: Encoded, run: int, run_id: str, record: Record, columns: Se
     assert isinstance(fact, WaitOpened)
     check_text(fact.wait_id, run_id, "WaitOpened.wait_id")
     _, task, step, name, data, codec, payload, v = columns
-    encoded.sides.append((sql.open_wait, {
+    changes = encoded.changing()
+    # A question asked again under its own name takes the place of the one that was closed.
+    changes.settled.pop(fact.wait_id, None)
+    changes.opened[fact.wait_id] = {
         "wait_id": fact.wait_id, "seq": record.seq, "task": task, "step": step, "name": name, "data": data,
         "codec": codec, "payload": payload, "seal": None, "v": v, "human": fact.human, "deadline": fact.deadline,
-        "opened_at": record.at,
-    }))  # fmt: skip
+        "opened_at": record.at, "outcome": None,
+    }  # fmt: skip
 
 
 _OUTCOMES: dict[type, str] = {WaitAnswered: "answered", WaitTimedOut: "timed_out", WaitClosed: "closed"}
@@ -199,24 +250,22 @@ _OUTCOMES: dict[type, str] = {WaitAnswered: "answered", WaitTimedOut: "timed_out
 def _settled(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
     fact = record.fact
     assert isinstance(fact, WaitAnswered | WaitTimedOut | WaitClosed)
-    encoded.sides.append((sql.settle_wait, {"wait_id_": fact.wait_id, "outcome": _OUTCOMES[type(fact)]}))
+    encoded.changing().settle(fact.wait_id, _OUTCOMES[type(fact)])
 
 
 def _received(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
     fact = record.fact
     assert isinstance(fact, MessageReceived)
-    encoded.sides.append((sql.consume_message, {"id_": fact.row, "consumed_seq": record.seq}))
+    encoded.changing().consumed.append((fact.row, record.seq))
 
 
 def _ended(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
-    encoded.sides.append((sql.end_waits, {}))
-    encoded.sides.append((sql.undeliver_messages, {"undelivered_at": record.at}))
+    encoded.changing().end(record.at)
 
 
 def _resumed(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
     # A run that failed keeps its open waits in its state; retried, it goes on waiting for their answers.
-    encoded.sides.append((sql.reopen_waits, {}))
-    encoded.sides.append((sql.redeliver_messages, {}))
+    encoded.changing().resume(record.at)
 
 
 _EFFECTS: dict[type, _Effect] = {

@@ -69,6 +69,52 @@ def create_file(path: Path) -> None:
         ) from exc
 
 
+class OpenedFile:
+    """Tells the file that was opened, and its write-ahead log, from what lies at their paths later.
+
+    SQLite goes on writing to a file that was deleted or replaced, and all of that is gone when the process ends.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        # Beside the file itself, if the path is a link.
+        self._file_name = os.path.realpath(path)
+        self._log_name = f"{self._file_name}-wal"
+        self._file = _inode(path)
+
+    def check(self) -> None:
+        """Raise JournalUnavailableError unless the file is still at its path. Takes 1 us."""
+        found = _inode(self._path)
+        if found is not None and found == self._file:
+            return
+        raise JournalUnavailableError(
+            f"{self._path} was {'moved, deleted or emptied' if found is None else 'replaced by another file'} while it "
+            "was open. Nothing is written any more. Put the file back to go on. To use another one there, end every "
+            f"process that had this one open and delete {self._log_name} and {self._file_name}-shm first: they belong "
+            "to the file that was opened, and would damage the other one."
+        )
+
+    def log(self) -> tuple[int, int] | None:
+        """Return what tells the write-ahead log from another one, None if there is none."""
+        return _inode(self._log_name)
+
+    def log_is_gone(self) -> JournalUnavailableError:
+        """Return the error for a write-ahead log that is not at its place any more."""
+        return JournalUnavailableError(
+            f"{self._log_name} was deleted or replaced while the database was open. Nothing is written any more. End "
+            "every process that has the database open, then start them again. Never delete this file: it holds what "
+            "was committed last."
+        )
+
+
+def _inode(path: Path | str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (found.st_dev, found.st_ino) if found.st_size else None
+
+
 def use_write_ahead_log(connection: sqlite3.Connection, *, wait_seconds: float = 5.0) -> None:
     """Put a database into WAL mode. Raises sqlite3.OperationalError if others keep it locked."""
     deadline = time.monotonic() + wait_seconds

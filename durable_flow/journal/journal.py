@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -23,14 +24,16 @@ from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
 
 DEFAULT_URL = "sqlite:///durable_flow.db"
 URL_VARIABLE = "DURABLE_FLOW_DATABASE_URL"
-STREAM_POLL_SECONDS = 0.1
+# Behind the hints of the store.
+STREAM_POLL_SECONDS = 1.0
 
 
 class Journal:
     """A database of runs.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `memory://` (kept by this object only, for tests).
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/database` (extra
+            `postgres`; run `durable-flow db upgrade` first) or `memory://` (kept by this object only, for tests).
             None: the environment's DURABLE_FLOW_DATABASE_URL, else `sqlite:///durable_flow.db` in this folder.
         durability: "full" (default) survives a power cut, "normal" a process crash; the last commits may then be lost
             by a power cut.
@@ -190,19 +193,32 @@ class Journal:
         return [self._wait(row) for row in rows if (row.run, row.wait_id) not in answered][:limit]
 
     async def stream(self, run_id: str, after: int = 0) -> AsyncIterator[StreamItem]:
-        """Yield what a run publishes, from position `after` on, live, until the run has ended."""
+        """Yield what a run publishes, from position `after` on, live, until the run has ended.
+
+        In order, without gaps or repetitions, in any process; whoever breaks off goes on with the last `position`.
+        """
         row = await self._row(run_id)
         while True:
             ended = row.status in FINAL_STATUSES
-            rows = await self._shared.store.stream(row.run, after)
+            rows = await self._stream_rows(row.run, after, wait=not ended)
             for item in rows:
                 after = item.position
                 yield self._item(item)
-            if not rows:
-                if ended:
-                    return
-                await asyncio.sleep(STREAM_POLL_SECONDS)
+            if not rows and ended:
+                return
             row = await self._row(run_id)
+
+    async def _stream_rows(self, run: int, after: int, *, wait: bool) -> list[StreamRow]:
+        """Return published items; if there are none and `wait` says so, after something may have been written."""
+        changed = asyncio.Event()
+        # Told only in here: a reader that breaks off between two items leaves nothing behind.
+        with self._shared.reading(run, changed.set):
+            rows = await self._shared.store.stream(run, after)
+            if not rows and wait:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STREAM_POLL_SECONDS):
+                        await changed.wait()
+            return rows
 
     # -- Sending -------------------------------------------------------------------------------------------------------
 
@@ -229,20 +245,16 @@ class Journal:
         encoded = self._message_codec.encode_event(event)
         message = NewMessage("event", message_id, encoded, wait_id or named, step, human=human)
         sent = await self._shared.store.send(row.run, message)
-        self._tell(row.run)
+        self._shared.hear([row.run])
         return sent
 
     async def cancel(self, run_id: str, reason: str = "cancelled through its journal") -> None:
         """Ask for the cancellation of a run: at once if a process owns it, else when one takes it up."""
         row = await self._row(run_id)
         await self._shared.store.send(row.run, NewMessage("cancel", reason=reason))
-        self._tell(row.run)
+        self._shared.hear([row.run])
 
     # -- Parts ---------------------------------------------------------------------------------------------------------
-
-    def _tell(self, run: int) -> None:
-        for listener in self._shared.on_message:
-            listener(run)
 
     async def _row(self, run_id: str) -> RunRow:
         require_run_id(run_id)

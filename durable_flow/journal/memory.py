@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count, islice
 from typing import Any
+from uuid import uuid4
 
 from ..errors import JournalUnavailableError, RunFenced
 from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut
@@ -218,12 +219,12 @@ class MemoryStore:
         require_unfinished(to.new.run_id, to.status)
         wait_id = to.bind(message)
         row = next(self._next_message)
+        message_id = message.message_id if message.message_id is not None else uuid4().hex
         to.messages[row] = MessageRow(
-            row, run, message.message_id, message.kind if wait_id is None else "answer", message.event, wait_id,
+            row, run, message_id, message.kind if wait_id is None else "answer", message.event, wait_id,
             message.step, message.reason,
         )  # fmt: skip
-        if message.message_id is not None:
-            to.sent.add(message.message_id)
+        to.sent.add(message_id)
         return True
 
     async def messages(self, runs: Sequence[int]) -> list[MessageRow]:
@@ -270,6 +271,10 @@ class MemoryStore:
         self._check_open()
         if not any(run.owner == worker.id and run.finished_at is None for run in self._runs.values()):
             self._workers.pop(worker.id, None)
+
+    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+        """Hear nothing: nobody else writes to this store."""
+        return lambda: None
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the store was opened; each write is a commit of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -96,7 +96,7 @@ class MessageRow(NamedTuple):
 
     id: int
     run: int
-    message_id: str | None
+    message_id: str
     kind: str
     event: EncodedEvent | None
     wait_id: str | None
@@ -105,7 +105,7 @@ class MessageRow(NamedTuple):
 
 
 class NewMessage(NamedTuple):
-    """A message to be sent. `name`: the event's stored name; a wait of that type is looked up unless `wait_id`."""
+    """A message to be sent. A wait of the event's type is looked up unless `wait_id`; no `message_id`: it gets one."""
 
     kind: str
     message_id: str | None = None
@@ -242,6 +242,13 @@ class JournalStore(Protocol):
 
     async def forget(self, worker: WorkerId) -> None:
         """Delete the row of a worker that is gone, unless an unfinished run still names it as its owner."""
+
+    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+        """Call `heard` in this loop soon after others have written something that concerns runs: with their keys, or
+        None for "look at all".
+
+        Only a hint, which may get lost: whoever needs to know polls as well. Returns what ends the listening.
+        """
 
     def stats(self) -> dict[str, Any]:
         """Return counters: commits, rows and appends since the store was opened."""

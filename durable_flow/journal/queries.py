@@ -16,6 +16,7 @@ from ..records import EncodedEvent, Fact, Record, WaitOpened
 from .encode import MESSAGE_KIND, STREAM_KIND, unseal
 from .protocol import FINAL_STATUSES, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
 from .rows import to_fact
+from .shielded import shielded
 from .tables import journal, messages, runs, stream, waits, workers
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class SqlQueries:
         return self._engine
 
     async def _rows(self, statement: Select[Any]) -> list[Any]:
+        self._check_open()
+        # A statement that is cancelled half-way leaves its connection in an unknown state.
+        return await shielded(self._read(statement))
+
+    async def _read(self, statement: Select[Any]) -> list[Any]:
         engine = self._check_open()
         try:
             connection = await engine.connect()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from weakref import WeakKeyDictionary
 
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from .protocol import JournalStore
-from .url import canonical_url, open_store
+from .url import canonical_url, masked, open_store
+
+Heard = Callable[[Collection[int] | None], None]
+# For so long a store is listened to when nobody wants to hear any more: to begin anew costs more.
+QUIET_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +28,83 @@ class StoreSettings:
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     identity: int = 0
 
+    def __repr__(self) -> str:
+        return (
+            f"StoreSettings(url={masked(self.url)!r}, durability={self.durability!r}, "
+            f"max_payload_bytes={self.max_payload_bytes}, identity={self.identity})"
+        )
 
-@dataclass(slots=True)
+
 class SharedStore:
-    """An open store, how many use it, and who wants to know of messages sent from this loop."""
+    """An open store, how many use it, and who in this loop wants to hear what happens in it."""
 
-    store: JournalStore
-    users: int = 0
-    on_message: list[Callable[[int], None]] = field(default_factory=list)
+    def __init__(self, store: JournalStore):
+        self.store = store
+        self.users = 0
+        self._listeners: list[Heard] = []
+        self._readers: dict[int, set[Callable[[], None]]] = {}
+        self._end_listening: Callable[[], None] | None = None
+        self._quiet: asyncio.TimerHandle | None = None
+
+    def listen(self, heard: Heard) -> Callable[[], None]:
+        """Call `heard` with the keys of runs that others have written to or sent to, see JournalStore.listen.
+
+        What was sent from this loop is heard of as well. Returns what ends it.
+        """
+        self._listeners.append(heard)
+        self._listen()
+
+        def end() -> None:
+            self._listeners.remove(heard)
+            self._rest_if_unheard()
+
+        return end
+
+    @contextmanager
+    def reading(self, run: int, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake` when the run may have published something, here or elsewhere, within the block."""
+        self._readers.setdefault(run, set()).add(wake)
+        self._listen()
+        try:
+            yield
+        finally:
+            readers = self._readers[run]
+            readers.discard(wake)
+            if not readers:
+                del self._readers[run]
+            self._rest_if_unheard()
+
+    def hear(self, runs: Collection[int] | None) -> None:
+        """Tell of runs that somebody has written to or sent to; None: it may be any of them."""
+        for heard in tuple(self._listeners):
+            heard(runs)
+        for run in tuple(self._readers) if runs is None else runs:
+            self.published(run)
+
+    def published(self, run: int) -> None:
+        """Wake who reads the run's stream."""
+        for wake in tuple(self._readers.get(run, ())):
+            wake()
+
+    def _listen(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self._end_listening is None:
+            self._end_listening = self.store.listen(self.hear)
+
+    def _rest_if_unheard(self) -> None:
+        if not self._listeners and not self._readers and self._quiet is None:
+            self._quiet = asyncio.get_running_loop().call_later(QUIET_SECONDS, self.rest)
+
+    def rest(self) -> None:
+        """Listen no longer."""
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self._end_listening is not None:
+            self._end_listening()
+            self._end_listening = None
 
 
 _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StoreSettings, SharedStore]] = WeakKeyDictionary()
@@ -71,6 +145,7 @@ async def give_back(settings: StoreSettings) -> None:
     shared.users -= 1
     if not shared.users and not settings.url.startswith("memory:"):
         del stores[settings]
+        shared.rest()
         await shared.store.close()
 
 

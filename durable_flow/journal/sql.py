@@ -1,14 +1,26 @@
-"""The statements of the writer, made from the tables and compiled once to plain SQL for SQLite's own driver."""
+"""The statements that write, made from the tables once: as text for SQLite's own driver, as elements for Postgres."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, Table, bindparam, case, delete, func, insert, null, select, update
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    Executable,
+    Select,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 from .tables import journal, messages, runs, stream, waits, workers
 
@@ -22,14 +34,23 @@ Params = tuple[Any, ...]
 
 
 class Statement:
-    """A statement as text with named parameters; `fixed` are those that the statement itself gives."""
+    """A statement with named parameters, `columns` being those that it sets besides.
 
-    __slots__ = ("fixed", "text")
+    `text` is for SQLite; `fixed` are parameters that the statement itself gives. `element` is for Postgres, and `names`
+    are the parameters that it takes.
+    """
 
-    def __init__(self, element: ClauseElement, columns: Sequence[str] | None = None):
-        compiled = element.compile(dialect=_named, column_keys=columns)
+    __slots__ = ("element", "fixed", "names", "text")
+
+    def __init__(
+        self, element: Executable, columns: Sequence[str] | None = None, *, postgres: Executable | None = None
+    ):
+        compiled = element.compile(dialect=_named, column_keys=columns)  # type: ignore[attr-defined]
         self.text = str(compiled)
-        self.fixed: Mapping[str, Any] = {k: v for k, v in compiled.params.items() if isinstance(v, int | str)}
+        given = {k: v for k, v in compiled.params.items() if k not in (columns or ())}
+        self.fixed: Mapping[str, Any] = {k: v for k, v in given.items() if isinstance(v, int | str)}
+        self.element = postgres if postgres is not None else element
+        self.names = tuple(name for name in compiled.params if name not in self.fixed)
 
 
 class MultiRowInsert:
@@ -68,7 +89,7 @@ STREAM_COLUMNS = (
     stream.c.run, stream.c.position, stream.c.at, stream.c.step, stream.c.name, stream.c.codec, stream.c.payload,
     stream.c.seal, stream.c.v, stream.c.wait_id, stream.c.reset_since, stream.c.task,
 )  # fmt: skip
-_NEW_RUN_COLUMNS = (
+NEW_RUN_COLUMNS = (
     runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner, runs.c.wake_at,
     runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
 )  # fmt: skip
@@ -76,7 +97,7 @@ _NEW_RUN_COLUMNS = (
 JOURNAL_NAMES = tuple(column.name for column in JOURNAL_COLUMNS)
 insert_journal = MultiRowInsert(journal, JOURNAL_COLUMNS)
 insert_stream = MultiRowInsert(stream, STREAM_COLUMNS)
-insert_runs = MultiRowInsert(runs, _NEW_RUN_COLUMNS, ending=" ON CONFLICT (run_id) DO NOTHING RETURNING run, run_id")
+insert_runs = MultiRowInsert(runs, NEW_RUN_COLUMNS, ending=" ON CONFLICT (run_id) DO NOTHING RETURNING run, run_id")
 
 
 def select_epochs(count: int) -> str:
@@ -97,12 +118,16 @@ last_record = Statement(
 insert_record = Statement(insert(journal), JOURNAL_NAMES)
 epoch_at_seq = Statement(select(journal.c.epoch).where(journal.c.run == _run, journal.c.seq == bindparam("seq_")))
 run_by_id = Statement(select(runs.c.run, runs.c.uid).where(runs.c.run_id == bindparam("run_id_")))
-run_head = Statement(select(runs.c.run_id, runs.c.uid, runs.c.status, runs.c.epoch, runs.c.owner).where(_this_run))
+_run_head = select(runs.c.run_id, runs.c.uid, runs.c.status, runs.c.epoch, runs.c.owner).where(_this_run)
+run_head = Statement(_run_head)
+# A run that somebody is writing at this moment is not free. SQLite has one writer, and these words mean nothing to it.
+run_if_free = Statement(_run_head.with_for_update(skip_locked=True))
+run_locked = Statement(_run_head.with_for_update())
 
 
 def _change_run(*columns: str) -> Statement:
     # `finished_at` is the time of the first end; a run that goes on has none.
-    end: BindParameter[Any] = bindparam("end_")
+    end: BindParameter[Any] = bindparam("end_", type_=runs.c.finished_at.type)
     finished_at = case((end.is_(None), null()), else_=func.coalesce(runs.c.finished_at, end))
     changed = update(runs).values(finished_at=finished_at).where(_this_run, runs.c.epoch == _epoch)
     return Statement(changed, ("status", "wake_at", "updated_at", *columns))
@@ -117,16 +142,20 @@ claim_run = Statement(
 
 # What records change in other tables.
 
-_wait_columns = [column.name for column in waits.columns if column.name != "outcome"]
-_new_wait = upsert(waits)
-open_wait = Statement(
-    # A question asked again under its own name takes the place of the one that was closed.
-    _new_wait.on_conflict_do_update(
-        index_elements=[waits.c.run, waits.c.wait_id],
-        set_={**{name: _new_wait.excluded[name] for name in _wait_columns[2:]}, "outcome": null()},
-    ),
-    _wait_columns,
-)
+WAIT_COLUMNS = tuple(column for column in waits.columns if column.name != "run")
+
+
+def _upsert(table: Table, keys: int) -> Statement:
+    """Return a statement that writes a row in place of one with the same first columns."""
+    names = [column.name for column in table.columns]
+    made = []
+    for new in (sqlite.insert(table), postgresql.insert(table)):
+        values = {name: new.excluded[name] for name in names[keys:]}
+        made.append(new.on_conflict_do_update(index_elements=names[:keys], set_=values))
+    return Statement(made[0], names, postgres=made[1])
+
+
+open_wait = _upsert(waits, 2)
 settle_wait = Statement(
     update(waits).where(waits.c.run == _run, waits.c.wait_id == bindparam("wait_id_"), waits.c.outcome.is_(None)),
     ("outcome",),
@@ -151,16 +180,29 @@ redeliver_messages = Statement(
 
 _message_columns = ("run", "message_id", "kind", "name", "codec", "payload", "seal", "v", "wait_id", "step", "reason",
                     "sent_at")  # fmt: skip
-insert_message = Statement(insert(messages), _message_columns)
-message_by_id = Statement(
-    select(messages.c.id).where(messages.c.run == _run, messages.c.message_id == bindparam("message_id_"))
-)
-message_sent_at = Statement(
-    select(messages.c.id).where(
-        messages.c.run == _run,
-        messages.c.sent_at == bindparam("sent_at_"),
-        messages.c.message_id.is_not_distinct_from(bindparam("message_id_")),
+
+
+def _insert_message(*conditions: Any) -> Statement:
+    """Return a statement that inserts a message unless the run has ended, or another one is in its place."""
+    values = [bindparam(name, type_=messages.c[name].type).label(name) for name in _message_columns]
+    source: Select[Any] = select(*values).where(
+        runs.c.run == bindparam("run"), runs.c.finished_at.is_(None), *conditions
     )
+    lite, postgres = (
+        new.from_select(_message_columns, source.select_from(runs)).on_conflict_do_nothing().returning(messages.c.id)
+        for new in (sqlite.insert(messages), postgresql.insert(messages))
+    )
+    return Statement(lite, postgres=postgres)
+
+
+insert_message = _insert_message()
+insert_answer = _insert_message(
+    select(waits.c.run)
+    .where(waits.c.run == runs.c.run, waits.c.wait_id == bindparam("wait_id"), waits.c.outcome.is_(None))
+    .exists()
+)
+message_by_id = Statement(
+    select(messages.c.sent_at).where(messages.c.run == _run, messages.c.message_id == bindparam("message_id_"))
 )
 waits_of_run = Statement(
     select(waits.c.wait_id, waits.c.outcome, waits.c.data, messages.c.id.label("answer"))
@@ -178,13 +220,7 @@ waits_of_run = Statement(
 
 # Workers.
 
-_new_worker = upsert(workers)
-beat = Statement(
-    _new_worker.on_conflict_do_update(
-        index_elements=[workers.c.id], set_={name: _new_worker.excluded[name] for name in workers.columns.keys()[1:]}
-    ),
-    [column.name for column in workers.columns],
-)
+beat = _upsert(workers, 1)
 delete_worker = Statement(delete(workers).where(workers.c.id == bindparam("id_")))
 forget_worker = Statement(
     delete(workers).where(

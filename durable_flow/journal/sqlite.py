@@ -5,41 +5,44 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import event
+from sqlalchemy import Select, event
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..errors import JournalError, JournalUnavailableError
-from ..records import Record
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
-from .batch import AppendUnit, CallUnit, CreateUnit
-from .encode import check_text, encode
-from .files import connect, unavailable
+from .files import OpenedFile, connect, unavailable
 from .migrate import prepare
-from .protocol import FINAL_STATUSES, Append, Claim, NewMessage, NewRun, RunUpdate, WorkerId
-from .queries import SqlQueries
-from .text import line
+from .protocol import WorkerId
+from .shielded import shielded
+from .store import SqlStore
+from .units import AppendUnit, CallUnit, CreateUnit
 from .url import sqlite_path
 from .writer import Writer
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
 
+logger = logging.getLogger("durable_flow")
+
 # How long a thread waits for its heartbeat to become durable.
 _BEAT_SECONDS = 5.0
+# How often a loop that listens looks whether others have written: it costs some 10 us.
+_LOOK_SECONDS = 0.02
 
 
-class SqliteStore(SqlQueries):
+class SqliteStore(SqlStore):
     """A JournalStore in an SQLite file, for one event loop. See JournalStore for its methods.
 
     `durability` "full" survives a power cut, "normal" only a crash of the process. `max_payload_bytes` bounds what one
@@ -63,11 +66,13 @@ class SqliteStore(SqlQueries):
         self._seal = seal
         self._limit = max_payload_bytes
         self._deadline_seconds = deadline_seconds
-        self._busy_seconds = min(5.0, deadline_seconds)
         self._opening = asyncio.Lock()
         self._engine: AsyncEngine | None = None
         self._writer: Writer | None = None
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._reads: set[asyncio.Task[Any]] = set()
+        self._listeners: list[Callable[[Collection[int] | None], None]] = []
+        self._next_look: asyncio.Handle | None = None
         self._appends = self._creates = 0
 
     async def open(self) -> None:
@@ -76,12 +81,14 @@ class SqliteStore(SqlQueries):
             if self._engine is not None:
                 self._check_open()
                 return
-            await asyncio.to_thread(prepare, self.path, busy_seconds=self._busy_seconds)
+            await asyncio.to_thread(prepare, self.path, busy_seconds=self._deadline_seconds)
             self._pid = os.getpid()
             self._appends = self._creates = 0
+            self._file = OpenedFile(self.path)
             self._writer = Writer(
                 self.path,
-                partial(connect, self.path, durability=self._durability, busy_seconds=min(1.0, self._busy_seconds)),
+                partial(connect, self.path, durability=self._durability, busy_seconds=min(1.0, self._deadline_seconds)),
+                self._file,
                 seal=self._seal,
                 deadline_seconds=self._deadline_seconds,
             )
@@ -98,7 +105,7 @@ class SqliteStore(SqlQueries):
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
             skip_autocommit_rollback=True,
-            connect_args={"timeout": self._busy_seconds},
+            connect_args={"timeout": self._deadline_seconds},
         )
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -110,11 +117,16 @@ class SqliteStore(SqlQueries):
 
     async def close(self) -> None:
         """Finish the writes that are queued and give back every connection and thread."""
+        await shielded(self._close())
+
+    async def _close(self) -> None:
         async with self._opening:
             engine, writer = self._engine, self._writer
             self._engine = self._writer = None
             if engine is None or writer is None or self._pid != os.getpid():
                 return
+            if self._reads:
+                await asyncio.wait(self._reads)
             # The readers first: the last connection to be closed tidies the file, and it must be able to write.
             await engine.dispose()
             await writer.close()
@@ -128,84 +140,39 @@ class SqliteStore(SqlQueries):
         assert self._writer is not None
         return self._writer
 
-    async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
-        """Create a run, see JournalStore. Raises SerializationError, PayloadTooLargeError."""
-        for text in (*new, update.status, worker.id):
-            check_text(text, new.run_id, "run")
+    def _put(self, unit: AppendUnit | CreateUnit) -> asyncio.Future[Any]:
+        return self._check_writer().put(unit)
+
+    async def _read(self, statement: Select[Any]) -> list[Any]:
+        self._check_open()
+        self._file.check()
+        # A close waits for it, because it has a connection; whoever asked for it may have gone.
+        task = asyncio.current_task()
+        assert task is not None
+        self._reads.add(task)
+        try:
+            return await super()._read(statement)
+        finally:
+            self._reads.discard(task)
+
+    async def _room(self) -> None:
         await self._check_writer().room()
-        encoded = encode(0, new.run_id, 0, 1, records, self._limit)
-        now = self.now()
-        final = update.status in FINAL_STATUSES
-        values = (
-            *new, update.status, 1, None if final or update.release else worker.id, update.wake_at, now, now,
-            now if final else None, line(update.error),
-        )  # fmt: skip
-        claim: Claim | None = await self._check_writer().put(CreateUnit(values, encoded))
-        self._creates += claim is not None
-        return claim
-
-    def submit(self, append: Append) -> asyncio.Future[None]:
-        """Queue an append; the future ends as `append` would. Cancelling it does not stop the write.
-
-        Raises SerializationError or PayloadTooLargeError at once for what the database would refuse.
-        """
-        writer = self._check_writer()
-        run, run_id, after, epoch, records, update = append
-        encoded = encode(run, run_id, after, epoch, records, self._limit)
-        changed, last = None, False
-        if update is not None:
-            check_text(update.status, run_id, "status")
-            changed = calls.update_values(run, epoch, update, self.now())
-            last = update.release or update.status in FINAL_STATUSES
-        self._appends += 1
-        return writer.put(AppendUnit(run, run_id, after, epoch, encoded, changed, last))
-
-    async def append(self, append: Append) -> None:
-        """Make the records durable, see JournalStore. Raises RunFenced, SerializationError, PayloadTooLargeError."""
-        await self._check_writer().room()
-        await self.submit(append)
 
     async def _call(self, call: calls.Call) -> Any:
         writer = self._check_writer()
         await writer.room()
         return await writer.put(CallUnit(call))
 
-    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
-        """Take the run if its epoch is still `epoch`, see JournalStore."""
-        claim: Claim | None = await self._call(calls.claim(run, worker, epoch, self.now()))
-        return claim
-
-    async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
-        """Give up a claim; a no-op if the epoch is no longer the run's."""
-        await self._call(calls.release(run, epoch, status, wake_at, self.now()))
-
-    async def send(self, run: int, message: NewMessage) -> bool:
-        """Insert a message; False if this message_id was sent before.
-
-        Raises RunNotFoundError, RunFinishedError, AlreadyAnsweredError, SerializationError, PayloadTooLargeError.
-        """
-        call = calls.send(run, message, self.now(), url=self.url, seal=self._seal, limit=self._limit)
-        return bool(await self._call(call))
-
-    async def heartbeat(self, worker: WorkerId) -> None:
-        """Insert or refresh the worker's row."""
-        await self._call(calls.beat(worker, self.now()))
-
     def beat(self, worker: WorkerId) -> bool:
         """Refresh the worker's heartbeat from any thread; tell whether it became durable within 5 seconds."""
         try:
             self._check_writer().put_from_thread(CallUnit(calls.beat(worker, self.now()))).result(_BEAT_SECONDS)
-        except (JournalError, concurrent.futures.TimeoutError):
+        except (JournalError, concurrent.futures.TimeoutError) as error:
+            logger.warning(
+                "no heartbeat: %s", error or "the database does not answer", extra={"action": "heartbeat_lost"}
+            )
             return False
         return True
-
-    async def retire(self, worker: WorkerId) -> None:
-        """Delete the worker's row and give up its claims of unfinished runs."""
-        await self._call(calls.retire(worker))
-
-    async def forget(self, worker: WorkerId) -> None:
-        """Delete the row of a worker that is gone, unless an unfinished run still names it."""
-        await self._call(calls.forget(worker))
 
     def abandon(self, worker: WorkerId) -> None:
         """Retire the worker and close, from a thread, when its event loop has ended without closing the store."""
@@ -222,6 +189,28 @@ class SqliteStore(SqlQueries):
             stop = getattr(reader, "stop", None)
             if stop is not None:
                 stop()
+
+    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+        """Call `heard(None)` in this loop soon after another connection has committed. Returns what ends it."""
+        self._check_writer()
+        self._listeners.append(heard)
+        if self._next_look is None:
+            self._next_look = asyncio.get_running_loop().call_soon(self._look)
+
+        def end() -> None:
+            if heard in self._listeners:
+                self._listeners.remove(heard)
+
+        return end
+
+    def _look(self) -> None:
+        self._next_look = None
+        if not self._listeners or self._writer is None:
+            return
+        if self._writer.others_wrote():
+            for heard in tuple(self._listeners):
+                heard(None)
+        self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the store was opened: commits, rows of the journal, appends and creates."""

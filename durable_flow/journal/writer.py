@@ -14,8 +14,9 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ..errors import JournalError, JournalUnavailableError, WriteOutcomeUnknown
-from .batch import AppendUnit, Batch, Unit, is_trouble
-from .files import PASSING, grow_write_ahead_log, primary_code, unavailable
+from .batch import Batch, is_trouble
+from .files import PASSING, OpenedFile, grow_write_ahead_log, primary_code, unavailable
+from .units import AppendUnit, Unit
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -50,12 +51,14 @@ class Writer:
         self,
         path: Path,
         connect: Callable[[], sqlite3.Connection],
+        file: OpenedFile,
         *,
         seal: Seal | None = None,
         deadline_seconds: float = 30.0,
     ):
         self._path = path
         self._connect = connect
+        self._file = file
         self._seal = seal
         self._deadline_seconds = deadline_seconds
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
@@ -69,6 +72,9 @@ class Writer:
         self._working = threading.Lock()
         self._alone = 0
         self._patient = True
+        self._grown = False
+        self._log: tuple[int, int] | None = None
+        self._data_version: int | None = None
         self._busy_milliseconds = 0
         self._here: list[_Job] = []
         self.commits = self.rows = 0
@@ -137,6 +143,27 @@ class Writer:
             self._closed = True
             self._hand_over()
             self._queue.put(None)
+            if self._thread is None:
+                self._drop()  # nothing was written; it may have been listened to
+
+    def others_wrote(self) -> bool:
+        """Tell whether other connections may have committed since this was last asked.
+
+        It never waits: while the writer is at work or the file is locked, it is left for the next time.
+        """
+        if self._closed or not self._working.acquire(blocking=False):
+            return False
+        try:
+            connection = self._connected()
+            self._be(connection, patient=False)
+            # On the writer's own connection: this number does not count its own commits.
+            (version,) = connection.execute("PRAGMA data_version").fetchone()
+        except (sqlite3.Error, JournalError):
+            return False
+        finally:
+            self._working.release()
+        before, self._data_version = self._data_version, int(version)
+        return before != self._data_version
 
     def _check(self) -> None:
         if self._closed:
@@ -189,7 +216,8 @@ class Writer:
                 if jobs:
                     time.sleep(_PAUSE_SECONDS)
         finally:
-            self._drop()
+            with self._working:
+                self._drop()
 
     def _work(self, jobs: list[_Job], *, patient: bool) -> list[_Job]:
         """Commit the jobs in one transaction. Returns those to be tried again.
@@ -201,11 +229,8 @@ class Writer:
         began = time.perf_counter()
         try:
             connection = self._ready()
-            if patient != self._patient:
-                if self._patient:
-                    (self._busy_milliseconds,) = connection.execute("PRAGMA busy_timeout").fetchone()
-                connection.execute(f"PRAGMA busy_timeout={self._busy_milliseconds if patient else 0}")
-                self._patient = patient
+            self._be(connection, patient=patient)
+            self._check_files(connection)
             batch = Batch(connection, self._seal, self._heads)
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -235,12 +260,38 @@ class Writer:
         self._tell([(job, batch.outcomes[job.unit]) for job in jobs])
         return []
 
-    def _ready(self) -> sqlite3.Connection:
+    def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
+            self._file.check()
             self._connection = self._connect()
             self._patient = True
-            grow_write_ahead_log(self._connection, self._path)
+            self._grown = False
+            self._data_version = None
         return self._connection
+
+    def _ready(self) -> sqlite3.Connection:
+        connection = self._connected()
+        if not self._grown:
+            grow_write_ahead_log(connection, self._path)
+            self._grown = True
+            self._log = self._file.log()
+        return connection
+
+    def _check_files(self, connection: sqlite3.Connection) -> None:
+        """Raise JournalUnavailableError if what is written now would go to a file that has lost its name."""
+        self._file.check()
+        if self._file.log() != self._log:
+            # What it holds was acknowledged, and nobody else can read it any more.
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("PRAGMA wal_checkpoint(FULL)")
+            raise self._file.log_is_gone()
+
+    def _be(self, connection: sqlite3.Connection, *, patient: bool) -> None:
+        if patient != self._patient:
+            if self._patient:
+                (self._busy_milliseconds,) = connection.execute("PRAGMA busy_timeout").fetchone()
+            connection.execute(f"PRAGMA busy_timeout={self._busy_milliseconds if patient else 0}")
+            self._patient = patient
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -250,6 +301,10 @@ class Writer:
 
     def _failed(self, jobs: list[_Job], exc: Exception, *, in_doubt: bool) -> list[_Job]:
         """Undo a transaction that failed; tell those whose time is over and return the others, to be tried again."""
+        if isinstance(exc, JournalError):
+            # The files are not what they were. The connection stays: a new one would be to others.
+            self._tell([(job, JournalUnavailableError(str(exc))) for job in jobs])
+            return []
         busy = isinstance(exc, sqlite3.Error) and primary_code(exc) == sqlite3.SQLITE_BUSY
         connection = self._connection
         if connection is not None and connection.in_transaction:

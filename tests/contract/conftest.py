@@ -48,10 +48,19 @@ def sqlite_store(path: Path) -> JournalStore:
     return SqliteStore(f"sqlite:///{path}", durability="normal")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def postgres_store(url: str) -> JournalStore:
+    from durable_flow.journal.postgres import PostgresStore
+
+    return PostgresStore(url)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     if request.param == "memory":
         return Backend(MemoryStore, shared=False)
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return Backend(lambda: postgres_store(url), shared=True)
     template: Path = request.getfixturevalue("sqlite_template")
     shutil.copytree(template, tmp_path, dirs_exist_ok=True)
     return Backend(lambda: sqlite_store(tmp_path / "jobs.db"), shared=True)

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from durable_flow.errors import JournalUnavailableError, JournalUrlError, SchemaVersionError
+from durable_flow.errors import JournalUnavailableError, SchemaVersionError
 from durable_flow.journal import files, migrate
-from durable_flow.journal.memory import MemoryStore
 from durable_flow.journal.sqlite import SqliteStore
-from durable_flow.journal.url import canonical_url, open_store
+from durable_flow.journal.url import open_store
 
 from .samples import create, owned, wrote
 
@@ -232,48 +231,6 @@ def test_opening_a_database_of_today_imports_no_alembic(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["sqlite:///a/jobs.db", "sqlite+aiosqlite:///a/jobs.db", "sqlite:////ROOT/a/jobs.db", "sqlite:///./a/b/../jobs.db"],
-)
-def test_one_file_has_one_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert canonical_url(url.replace("/ROOT", str(tmp_path))) == f"sqlite:///{tmp_path}/a/jobs.db"
-
-
-def test_memory_is_a_store_of_its_own() -> None:
-    assert isinstance(open_store("memory://"), MemoryStore)
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("", "is not a URL"),
-        ("jobs.db", "is not a URL"),
-        ("sqlite://", "names no file"),
-        ("sqlite:///", "names no file"),
-        ("sqlite:///:memory:", "memory://"),
-        ("sqlite://jobs.db", "third slash"),
-        ("sqlite:///jobs.db?mode=ro", r"takes no options \(mode=ro\)"),
-        ("sqlite:///file:jobs.db", "by its path"),
-        ("sqlite+pysqlcipher:///jobs.db", "driver"),
-        ("oracle", "is not a URL"),
-        ("memory://x", "sqlite:/// and memory:// only"),
-        ("mysql://u@h/d", "sqlite:/// and memory:// only, not in mysql"),
-        ("postgresql://me:s3cret@host/jobs", "sqlite:/// and memory:// only, not in postgresql"),
-        ("postgresql+asyncpg://me:s3c/r3t@host:99/jobs", "postgresql"),
-        ("postgresql//me:s3cret@host/jobs", "is not a URL"),
-    ],
-)
-def test_a_url_that_names_no_journal_is_refused_without_its_password(url: str, says: str) -> None:
-    with pytest.raises(JournalUrlError, match=says) as refused:
-        open_store(url)
-    assert "sqlite:///relative.db" in str(refused.value)
-    assert "s3c" not in str(refused.value)
-    cause = refused.value.__cause__
-    assert cause is None or "s3c" not in str(cause)
 
 
 async def test_runs_keep_their_keys_for_good(tmp_path: Path) -> None:

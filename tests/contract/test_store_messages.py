@@ -190,7 +190,8 @@ async def test_a_message_waits_until_a_record_says_that_it_was_received(store: J
     first, second = await store.messages([run.run])
     data = event(UNICODE, ALL_BYTES)
     assert typed(first) == typed(MessageRow(first.id, run.run, UNICODE, "event", data, None, "a", None))
-    assert second[1:] == (run.run, None, "cancel", None, None, None, UNICODE)
+    assert second[1:] == (run.run, second.message_id, "cancel", None, None, None, UNICODE)
+    assert len(second.message_id) == 32  # a message that its sender has not named gets a name
     assert first.id < second.id
     assert [row.run for row in await store.messages([other.run, run.run, 4711])] == [run.run, other.run, run.run]
     assert await store.messages([]) == []

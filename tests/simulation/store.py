@@ -96,7 +96,7 @@ class SimulatedStore:
         """Put a message into the table; it is durable at once."""
         row = len(self._messages) + 1
         reason = "cancelled" if kind == "cancel" else None
-        self._messages[row] = MessageRow(row, RUN, None, kind, event, wait_id, None, reason)
+        self._messages[row] = MessageRow(row, RUN, f"message-{row}", kind, event, wait_id, None, reason)
 
     def messages(self) -> list[MessageRow]:
         """Return the unconsumed messages."""

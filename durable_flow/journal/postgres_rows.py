@@ -1,0 +1,60 @@
+"""What units bring to the one statement that writes a batch to Postgres: rows for each of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .encode import seal_rows
+from .units import AppendUnit, CreateUnit
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+
+def rows_of(
+    units: Iterable[AppendUnit | CreateUnit], seal: Seal | None, uids: Mapping[int, str]
+) -> dict[str, list[Sequence[Any]]]:
+    """Return the rows of every part that has some; `uids` has those of the runs that are appended to, if sealed."""
+    parts: dict[str, list[Sequence[Any]]] = {}
+    ids: set[str] = set()
+
+    def add(part: str, rows: Iterable[Sequence[Any]]) -> None:
+        if rows:
+            parts.setdefault(part, []).extend(rows)
+
+    for unit in units:
+        encoded = unit.encoded
+        if isinstance(unit, CreateUnit):
+            run_id, uid = unit.values[:2]
+            if run_id in ids:
+                continue
+            ids.add(run_id)
+            if seal is not None:
+                encoded = seal_rows(encoded, seal, uid)
+            add("creates", [unit.values])
+            add("created_rows", [(run_id, *row[1:]) for row in encoded.rows])
+            add("created_items", [(run_id, *row[1:]) for row in encoded.stream])
+            if encoded.changes is not None:
+                add("created_waits", [(run_id, *wait.values()) for wait in encoded.changes.opened.values()])
+            continue
+        run = unit.run
+        if seal is not None:
+            encoded = seal_rows(encoded, seal, uids.get(run, ""))
+        add("appends", [(run, unit.after, unit.epoch)])
+        add("rows", encoded.rows)
+        add("items", encoded.stream)
+        if unit.update is not None:
+            _, new = unit.update
+            add("updates", [(run, new["status"], new["wake_at"], new["updated_at"], new["end_"], new["error"],
+                             unit.last)])  # fmt: skip
+        changes = encoded.changes
+        if changes is not None:
+            add("opened", [(run, *wait.values()) for wait in changes.opened.values()])
+            add("settled", [(run, wait_id, *settled) for wait_id, settled in changes.settled.items()])
+            add("consumed", [(run, *message) for message in changes.consumed])
+            if changes.ended_at is not None:
+                add("ended", [(run, changes.ended_at)])
+            elif changes.resumed_at is not None:
+                add("resumed", [(run, changes.resumed_at)])
+    return parts
