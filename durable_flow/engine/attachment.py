@@ -8,10 +8,11 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from ..errors import ContextStateError, DurableFlowError, RunFinishedError
+from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError
 from ..events import Event
 from ..journal.protocol import StreamRow
 from .outcome import Outcome
+from .run import GivenUp
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -39,6 +40,7 @@ class Attachment:
         self._pending: list[tuple[Event, str | None]] = []
         self._begun = False
         self._changed: list[asyncio.Future[None]] = []
+        self._changes = 0
 
     @property
     def started(self) -> bool:
@@ -92,6 +94,7 @@ class Attachment:
 
     def notify(self) -> None:
         """Wake everybody who waits for a change."""
+        self._changes += 1
         changed, self._changed = self._changed, []
         for future in changed:
             if not future.done():
@@ -111,14 +114,17 @@ class Attachment:
             return self.outcome
         except asyncio.CancelledError:
             if self.interested == 1:
-                self._abandoned = True
-                self._release()
+                self.abandon()
             raise
         finally:
             self.interested -= 1
 
+    def abandon(self) -> None:
+        """Release the run as soon as it is live: the last who waited for it by this attachment has given up."""
+        self._abandoned = True
+        self._release()
+
     def _release(self) -> None:
-        """Release the run that the last who waited for it has given up, as soon as it is live."""
         if self._abandoned and self.run is not None:
             self._abandoned = False
             if not self.engine.is_awaited(self.run, beside=self):
@@ -162,16 +168,26 @@ class Attachment:
                 ended = self.outcome is not None or self.failure is not None
                 rows = self.run.tail.after(after) if self.run is not None else None
                 if rows is None and self.key is not None:
-                    rows = await self.engine.store.stream(self.key, after)
+                    rows = await self._stored_rows(self.key, after, wait=not ended)
+                elif not rows and not ended:
+                    await self._next_change()
                 for row in rows or ():
                     after = row.position
                     yield row
-                if not rows:
-                    if ended:
-                        return
-                    await self._next_change()
+                if not rows and ended:
+                    return
         finally:
             self.interested -= 1
+
+    async def _stored_rows(self, key: int, after: int, *, wait: bool) -> list[StreamRow]:
+        """Return published items from the database; if there are none and `wait` says so, after the next change."""
+        # Told only in here: a reader that breaks off between two items leaves nothing behind.
+        with self.engine.shared.reading(key, self.notify):
+            changes = self._changes
+            rows = await self.engine.store.stream(key, after)
+            if not rows and wait and changes == self._changes:
+                await self._next_change()
+            return rows
 
     def send_soon(self, event: Event, step: str | None = None) -> None:
         """Send an event to the run: in order, not yet durable."""
@@ -187,8 +203,10 @@ class Attachment:
         """Send an event to the run; it is durable on return."""
         await self.ready()
         if self.run is not None:
-            await asyncio.shield(self.run.receive(event, step, wait_id))
-            return
+            # Not recorded by a run that is given up meanwhile: whoever has it then gets a message.
+            with contextlib.suppress(GivenUp, RunFenced):
+                await asyncio.shield(self.run.receive(event, step, wait_id))
+                return
         self._require_running()
         await self.engine.send(self, event, step, wait_id)
 
@@ -200,9 +218,10 @@ class Attachment:
         # A run that comes to its end in the same moment needs no cancelling; its outcome tells.
         with contextlib.suppress(RunFinishedError):
             if self.run is not None:
-                await asyncio.shield(self.run.cancel(reason))
-            else:
-                await self.engine.send_cancel(self, reason)
+                with contextlib.suppress(GivenUp, RunFenced):
+                    await asyncio.shield(self.run.cancel(reason))
+                    return
+            await self.engine.send_cancel(self, reason)
 
     def _require_running(self) -> None:
         if self.outcome is not None:

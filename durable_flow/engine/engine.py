@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -21,20 +22,21 @@ from ..errors import (
     RunFenced,
     RunNotFoundError,
     WorkflowRuntimeError,
+    WriteOutcomeUnknown,
 )
 from ..events import Event, HumanResponseEvent, StartEvent
 from ..fold import evolve, fold
 from ..incoming import ResumeRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewMessage, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
-from ..records import EncodedValue, Record, RunCompleted, WaitAnswered
+from ..records import EncodedValue, Record, RunClaimed, RunCompleted, WaitAnswered
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
-from .claims import Owners, is_claimable, register_local
+from .claims import SUSPICIOUS_CLAIMS, Owners, Trial, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
-from .heart import Heart
+from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
 from .program import Program
@@ -100,6 +102,7 @@ class Engine:
         self._local = register_local(self.worker, self._has_ended)
         self._shared: SharedStore | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._owners: Owners | None = None
         self._lifeline: AsyncGenerator[None] | None = None
         self._heart: Heart | None = None
@@ -109,6 +112,8 @@ class Engine:
         self._background: set[asyncio.Task[Any]] = set()
         self._giving_up: dict[str, asyncio.Task[Any]] = {}
         self._last_sent: dict[str, asyncio.Task[Any]] = {}
+        self._trying = asyncio.Lock()
+        self._trial: Trial | None = None
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
         self._told: set[str] = set()
@@ -116,10 +121,15 @@ class Engine:
         self._closed = False
 
     @property
+    def shared(self) -> SharedStore:
+        """The open store and who wants to know what happens in it."""
+        assert self._shared is not None
+        return self._shared
+
+    @property
     def store(self) -> JournalStore:
         """The open store."""
-        assert self._shared is not None
-        return self._shared.store
+        return self.shared.store
 
     @property
     def owners(self) -> Owners:
@@ -167,23 +177,46 @@ class Engine:
             )
         attachment = Attachment(self, program, run_id)
         self._require_workflow(attachment, row)
-        if not await self.take_up(attachment, row, resume=True):
-            raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
+        pauses = growing_pauses()
+        while not await self.take_up(attachment, row, resume=True):
+            if not await self._is_unclaimed(row):
+                raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
+            await asyncio.sleep(next(pauses))
         return attachment
 
     async def recover(self, program: Program) -> list[Attachment]:
-        """Take up every claimable unfinished run of the workflow."""
+        """Take up every claimable unfinished run of the workflow.
+
+        Returns as soon as it is known of every owner whether it lives. That takes one look, unless the heartbeats of an
+        owner whose process cannot be looked at (another machine, a container, before a reboot) are missing, or a
+        process of this machine is stopped: such an owner is watched until it beats again or its expiry is over.
+        """
         await self._ready()
-        # The runs first: a worker that came up in between is not known as an owner, and must not pass for a gone one.
-        rows = await self.store.list_runs(workflow=program.name, unfinished=True)
-        gone = await self.owners.gone()
-        taken = []
-        for row in rows:
-            if is_claimable(row, self.now(), gone) and row.run_id not in self.runs:
-                attachment = Attachment(self, program, row.run_id)
-                if await self.take_up(attachment, row):
-                    taken.append(attachment)
-        return taken
+        taken: dict[str, Attachment] = {}
+        while True:
+            # The runs first: the owner of one that came up in between is not known, and must not pass for a gone one.
+            rows = await self.store.list_runs(workflow=program.name, unfinished=True)
+            gone = await self.owners.gone()
+            undecided = False
+            for row in rows:
+                if row.run_id in taken or row.run_id in self.runs:
+                    continue
+                if is_claimable(row, self.now(), gone):
+                    attachment = Attachment(self, program, row.run_id)
+                    if await self.take_up(attachment, row):
+                        taken[row.run_id] = attachment
+                    else:
+                        undecided = undecided or await self._is_unclaimed(row)
+                elif row.status != NEEDS_ATTENTION:
+                    undecided = undecided or row.run_id in self._giving_up or self.owners.in_doubt(row.owner)
+            if not undecided:
+                return list(taken.values())
+            await asyncio.sleep(self.options.poll_seconds)
+
+    async def _is_unclaimed(self, row: RunRow) -> bool:
+        """Tell whether nobody has claimed the run since the row was read: its row was only locked for a moment."""
+        rows = await self.store.find_many([row.run])
+        return bool(rows) and rows[0].epoch == row.epoch
 
     async def _begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
         try:
@@ -228,7 +261,7 @@ class Engine:
         run = self._new_run(program, claim, state)
         run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
-        run.begin()
+        self._begin_run(run)
         return True
 
     async def _continue(
@@ -240,6 +273,7 @@ class Engine:
             first = await self.store.read(row.run, to=1)
             self._require_arguments(attachment, fold(first).arguments, arguments)
         attachment.key = row.run
+        pauses = growing_pauses()
         while True:
             if row.status in FINAL_STATUSES:
                 await self._show_end(attachment, row)
@@ -263,16 +297,54 @@ class Engine:
                 return
             if await self.take_up(attachment, row, resume=resume):
                 return
-            row = await self._require_row(row.run_id)
+            before, row = row, await self._require_row(row.run_id)
+            if row.epoch == before.epoch:
+                # Nobody was faster: its row was locked for a moment.
+                await asyncio.sleep(next(pauses))
 
     async def take_up(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
-        """Claim the run if its epoch is still the row's, fold its journal and enter the loop."""
-        claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
-        if claim is None:
-            return False
-        records = await self.store.read(row.run)
-        state = fold(records)
-        messages = await self.store.messages([row.run])
+        """Claim the run if its epoch is still the row's, fold its journal and enter the loop.
+
+        Runs whose processes ended again and again before anything was recorded are taken up one after another, so that
+        the one that kills its process takes no other one into its crash loop. False also while another one is tried.
+        This is done to its end: a caller that is cancelled meanwhile releases the run, unless others wait for it.
+        """
+        taking = self._in_background(self._take_up_in_turn(attachment, row, resume))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            attachment.abandon()
+            raise
+
+    async def _take_up_in_turn(self, attachment: Attachment, row: RunRow, resume: bool) -> bool:
+        await self._ready()
+        if row.owner is None or await self._idle_claims(row) < SUSPICIOUS_CLAIMS:
+            return await self._take_up(attachment, row, resume) is not None
+        async with self._trying:
+            if self._trial is not None and not self._trial.is_over():
+                return False
+            run = await self._take_up(attachment, row, resume)
+            self._trial = None if run is None else Trial(run)
+            return run is not None
+
+    async def _idle_claims(self, row: RunRow) -> int:
+        """Count the claims since which nothing was recorded, by workers that are gone."""
+        last = await self.store.read(row.run, after=max(0, row.seq - SUSPICIOUS_CLAIMS))
+        idle = takewhile(lambda fact: isinstance(fact, RunClaimed) and fact.previous, (r.fact for r in reversed(last)))
+        return sum(1 for _ in idle)
+
+    async def _take_up(self, attachment: Attachment, row: RunRow, resume: bool) -> Run | None:
+        try:
+            claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
+            if claim is None:
+                return None
+            records = await self.store.read(row.run)
+            state = fold(records)
+            messages = await self.store.messages([row.run])
+        except Exception:
+            # It may have been claimed, and as long as this engine lives nobody else would take it.
+            self._giving_up[row.run_id] = self._in_background(self._give_back(row))
+            raise
         run = self._new_run(attachment.program, claim, state)
         run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
         run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
@@ -284,17 +356,24 @@ class Engine:
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))
         run.take_messages(messages)
-        run.begin()
-        return True
+        self._begin_run(run)
+        return run
 
     def _new_run(self, program: Program, claim: Claim, state: RunState) -> Run:
         run = Run(
             self, self.store, self.store, program, claim, state,
             idle_release_seconds=self.options.idle_release_seconds,
         )  # fmt: skip
+        run.tail.listeners.add(partial(self.shared.published, claim.run))
         self.runs[claim.run_id] = run
         self._watcher.start()
         return run
+
+    def _begin_run(self, run: Run) -> None:
+        # The process may have stood still since the claim was made.
+        self.fence_if_lapsed()
+        if not run.closed:
+            run.begin()
 
     def adopt(self, attachment: Attachment, run: Run) -> None:
         """Let the attachment hold a run that is live here."""
@@ -368,7 +447,7 @@ class Engine:
             "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
         )
         await self.store.send(attachment.key, message)
-        self._watcher.look_soon()
+        self.shared.hear([attachment.key])
 
     def send_in_background(self, attachment: Attachment, event: Event, step: str | None) -> None:
         """As `send`, in order, for callers that cannot await; a failure is logged."""
@@ -393,7 +472,7 @@ class Engine:
         """Ask the run's owner, or whoever takes it up, to cancel it."""
         assert attachment.key is not None
         await self.store.send(attachment.key, NewMessage("cancel", reason=reason))
-        self._watcher.look_soon()
+        self.shared.hear([attachment.key])
 
     # -- What runs tell ------------------------------------------------------------------------------------------------
 
@@ -403,6 +482,7 @@ class Engine:
         assert run.outcome is not None
         for attachment in self._attachments.pop(run.run_id, ()):
             attachment.end(run.outcome)
+        self.shared.published(run.claim.run)
 
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process; unless the claim was lost it is given back."""
@@ -418,12 +498,38 @@ class Engine:
             self._giving_up[run.run_id] = self._in_background(self._give_up(run))
 
     async def _give_up(self, run: Run) -> None:
+        """Give a run back that was live here."""
+        await run.settled()
+        await self._released(run.run_id, partial(self.store.release, run.claim.run, run.claim.epoch, *run.standing))
+
+    async def _give_back(self, row: RunRow) -> None:
+        """Give a run back that was to be taken up, if the claim was made."""
+
+        async def release() -> None:
+            for now in await self.store.find_many([row.run]):
+                if (now.owner, now.epoch) == (self.worker.id, row.epoch + 1):
+                    await self.store.release(row.run, now.epoch, row.status, row.wake_at)
+
+        await self._released(row.run_id, release)
+
+    async def _released(self, run_id: str, release: Callable[[], Awaitable[None]]) -> None:
+        """Release a claim as soon as the database takes it: until then nobody has the run, for this engine lives."""
         try:
-            await self.store.release(run.claim.run, run.claim.epoch, *run.standing)
+            for attempt, pause in enumerate(growing_pauses()):
+                if self._closed:
+                    break  # with this engine all its claims end
+                try:
+                    await self._ready()
+                    await release()
+                    break
+                except (JournalUnavailableError, WriteOutcomeUnknown) as error:
+                    if not attempt:
+                        logger.warning("run %s is not yet given back: %s", run_id, error)
+                    await asyncio.sleep(pause)
         except DurableFlowError as error:
-            logger.warning("run %s could not be released: %s", run.run_id, error, extra={"run_id": run.run_id})
+            logger.warning("run %s could not be released: %s", run_id, error, extra={"run_id": run_id})
         finally:
-            self._giving_up.pop(run.run_id, None)
+            self._giving_up.pop(run_id, None)
         self._watcher.look_soon()
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
@@ -462,16 +568,54 @@ class Engine:
         """Follow a run that is not live here: its end, its stream, and whether it may be taken up."""
         self._watcher.watch(attachment)
 
-    def fence_if_expired(self) -> None:
-        """Drop the runs if no heartbeat got through for a whole expiry: others may own them by now."""
-        if self._heart is None or not self._heart.expired():
+    def fence_if_lapsed(self) -> None:
+        """Drop the runs if no heartbeat got through for a whole expiry: others may own them by now.
+
+        If the database was asked all the time and did not answer, whoever waits for them is told. Else this process
+        stood still, or its machine slept: then the runs are given back, and those who wait follow them.
+        """
+        if self._heart is None:
             return
-        error = JournalUnavailableError(
-            f"no heartbeat reached {self.store.url} for {self.options.expiry_seconds} s; this process has dropped its "
-            "runs, because others may have taken them up. They stay recoverable"
-        )
-        for run in list(self.runs.values()):
-            run.drop(error)
+        self._heart.turned()
+        if not self._heart.lapsed() or not self.runs:
+            return
+        runs = list(self.runs.values())
+        if self._heart.unanswered():
+            error = JournalUnavailableError(
+                f"no heartbeat reached {self.store.url} for {self.options.expiry_seconds} s; this process has dropped "
+                "its runs, because others may have taken them up. They stay recoverable"
+            )
+            for run in runs:
+                run.drop(error)
+            return
+        logger.warning(
+            "this process stood still for over %g s, or its machine slept; others may have taken up its %d runs. What "
+            "its steps were doing is dropped, and it goes on with those runs that are free",
+            self.options.expiry_seconds, len(runs), extra={"action": "lapsed"},
+        )  # fmt: skip
+        for run in runs:
+            attachments = list(self._attachments.get(run.run_id, ()))
+            run.release()
+            self._in_background(self._go_on(run, attachments))
+
+    async def _go_on(self, run: Run, attachments: list[Attachment]) -> None:
+        """After a lapse, take a run up again if it is free, whether anybody waits for it or not: it was live here."""
+        try:
+            await self._ready()
+        except JournalUnavailableError as error:
+            for attachment in attachments:
+                if attachment.run is None and attachment.outcome is None:
+                    attachment.fail(error)
+            return
+        giving_up = self._giving_up.get(run.run_id)
+        if giving_up is not None:
+            await asyncio.wait([giving_up])
+        try:
+            row = await self._require_row(run.run_id)
+            if is_claimable(row, self.now(), await self.owners.gone()) and not self._closed:
+                await self.take_up(Attachment(self, run.program, run.run_id), row)
+        except DurableFlowError as error:
+            logger.warning("run %s is left to others: %s", run.run_id, error, extra={"run_id": run.run_id})
 
     def _tell_of_unfinished(self, program: Program) -> None:
         """Say once per workflow how to take up what earlier processes left."""
@@ -495,17 +639,29 @@ class Engine:
     # -- Life ----------------------------------------------------------------------------------------------------------
 
     async def _ready(self) -> None:
-        """Open the store and make this worker known, once."""
-        if self._heart is not None:
-            return
-        if self._opening is None or self._opening.done():
-            self._opening = self.loop.create_task(self._open())
-        await asyncio.shield(self._opening)
+        """Open the store and make this worker known, once; after a lapse, drop the runs and make it known again.
+
+        Raises JournalUnavailableError.
+        """
+        if self._heart is None:
+            if self._opening is None or self._opening.done():
+                self._opening = self.loop.create_task(self._open())
+            await asyncio.shield(self._opening)
+        assert self._heart is not None
+        while self._heart.lapsed():
+            self.fence_if_lapsed()
+            if self._renewing is None or self._renewing.done():
+                self._renewing = self.loop.create_task(self._renew(self._heart))
+            await asyncio.shield(self._renewing)
+
+    async def _renew(self, heart: Heart) -> None:
+        began = Moment.now()
+        await self.store.heartbeat(self.worker)
+        heart.renew(began)
 
     async def _open(self) -> None:
         if self._shared is None:
             self._shared = await acquire(self.settings)
-            self._shared.on_message.append(self._message_sent)
             # From here on the loop's end gives it back, also if what follows is interrupted.
             self._lifeline = self._until_the_loop_ends()
             await anext(self._lifeline)
@@ -514,9 +670,12 @@ class Engine:
         gone = [w for w, _ in await shared.store.workers() if w.id != self.worker.id and is_gone(w)]
         if len(gone) > MAX_GONE_WORKERS:
             await asyncio.gather(*(shared.store.forget(worker) for worker in gone))
-        self._owners = Owners(shared.store, self.worker, self.options.expiry_seconds)
+        self._owners = Owners(
+            shared.store, self.worker,
+            heartbeat_seconds=self.options.heartbeat_seconds, expiry_seconds=self.options.expiry_seconds,
+        )  # fmt: skip
         self._heart = Heart(
-            self.loop, shared.store, self.worker, self._steps_in_flight,
+            self.loop, shared.store, self.worker, self._steps_in_flight, lapsed=self.fence_if_lapsed,
             heartbeat_seconds=self.options.heartbeat_seconds, expiry_seconds=self.options.expiry_seconds,
         )  # fmt: skip
         self._heart.start()
@@ -524,9 +683,6 @@ class Engine:
     def _steps_in_flight(self) -> set[str]:
         # Asked by the heart's thread, hence the copies.
         return {f"{run.program.name}.{step}" for run in list(self.runs.values()) for step in run.running_steps()}
-
-    def _message_sent(self, run: int) -> None:
-        self._watcher.look_soon()
 
     async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
         """Give everything back when the loop shuts down its asynchronous generators, as `asyncio.run` does."""

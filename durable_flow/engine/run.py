@@ -74,6 +74,10 @@ Reply = asyncio.Future[None]
 OUTSIDE = TaskId(0, "")
 
 
+class GivenUp(DurableFlowError):
+    """What came to a run when this process had dropped it. Nothing of it was recorded."""
+
+
 class Host(Protocol):
     """What a run asks of the engine that owns it."""
 
@@ -138,6 +142,7 @@ class Run:
         self.error: BaseException | None = None
         self._idle_release_seconds = idle_release_seconds
         self._inbox: list[tuple[Incoming, Reply | None]] = []
+        self._append: asyncio.Future[None] | None = None
         self._appending = False
         self._scheduled = False
         self._appended: list[Record] = []
@@ -266,9 +271,10 @@ class Run:
                         reply.set_exception(self._finished_error())
             if records:
                 append = Append(self.claim.run, self.run_id, after, self.claim.epoch, records, self._update())
+                self._append = self.store.submit(append)
                 self._appending = True
                 self._appended = records
-                self.store.submit(append).add_done_callback(self._durable)
+                self._append.add_done_callback(self._durable)
                 return
         except Exception as error:
             self.drop(error)
@@ -365,13 +371,14 @@ class Run:
     def _appended_with(self, appended: asyncio.Future[None]) -> None:
         self._appending = False
         error = appended.exception() if not appended.cancelled() else DurableFlowError("the append was cancelled")
+        if error is None:
+            self.standing = self._status
         if self.closed:
             self._tell_replies(error)  # released meanwhile: what was under way has an outcome all the same
             return
         if error is not None:
             self.drop(error)
             return
-        self.standing = self._status
         records, self._appended = self._appended, []
         self.durable_seq = records[-1].seq
         replies, self._replies = deque(self._replies), []
@@ -551,6 +558,11 @@ class Run:
             self._close()
             self.host.run_dropped(self, None)
 
+    async def settled(self) -> None:
+        """Wait until the append that is under way has an outcome, and `standing` tells of it."""
+        if self._appending and self._append is not None:
+            await asyncio.wait([self._append])
+
     def only_waits(self) -> bool:
         """Tell whether every step in flight is suspended."""
         return all(execution.suspended for execution in self.executions.values())
@@ -620,7 +632,7 @@ class Run:
     def _closed_error(self) -> DurableFlowError:
         if self.outcome is not None:
             return self._finished_error()
-        return DurableFlowError(f"run {self.run_id} was given up by this process; nothing of this was recorded")
+        return GivenUp(f"run {self.run_id} was given up by this process; nothing of this was recorded")
 
     def _finished_error(self) -> RunFinishedError:
         return RunFinishedError(f"run {self.run_id} has ended ({self.state.ended}); nothing can be sent to it any more")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from ..errors import JournalUnavailableError, RunNotFoundError
@@ -14,6 +13,7 @@ from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..state import NEEDS_ATTENTION
 from .attachment import Attachment
 from .claims import is_claimable
+from .heart import PULSE_SECONDS
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -21,17 +21,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger("durable_flow")
 
 MAX_WATCHED_AT_ONCE = 500
+# Hints may get lost: this often everything is looked at without one.
+POLL_BEHIND_HINTS_SECONDS = 1.0
+MIN_PAUSE_SECONDS = 0.02
 
 
 class Watcher:
-    """Polls, while the engine has runs or somebody waits for one that is not live here."""
+    """Looks, while the engine has runs or somebody waits for one that is not live here.
+
+    A hint of the store's tells when there is something to see. Behind the hints it polls: every `poll_seconds` for what
+    became of runs that are owned elsewhere, because an owner that is killed sends no hint, and now and then for all.
+    """
 
     def __init__(self, engine: Engine, poll_seconds: float):
         self._engine = engine
         self._poll_seconds = poll_seconds
         self._poke = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
+        self._pulse: asyncio.TimerHandle | None = None
         self._watched: OrderedDict[Attachment, None] = OrderedDict()
+        # The runs that hints named since the last look; None: any of them.
+        self._heard: set[int] | None = set()
+        self._owners_at = self._all_at = 0.0
 
     def __len__(self) -> int:
         """Count the attachments that are followed."""
@@ -48,42 +59,85 @@ class Watcher:
 
     def look_soon(self) -> None:
         """Look at the database now, not only when it is time for it."""
-        self._poke.set()
+        self._hear(None)
 
     def start(self) -> None:
         """Look at the database again and again, as long as there is anything to look after."""
         if self._poller is None or self._poller.done():
             self._poller = self._engine.loop.create_task(self._poll())
 
-    async def _poll(self) -> None:
-        while self._engine.runs or self._watched:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poke.wait(), self._poll_seconds)
-            self._poke.clear()
-            try:
-                await self._look_for_messages()
-                await self._look_after_watched()
-            except JournalUnavailableError as error:
-                logger.warning("polling failed, trying again: %s", error, extra={"action": "poll_failed"})
-            except Exception:
-                logger.exception("polling failed, trying again", extra={"action": "poll_failed"})
-            self._engine.fence_if_expired()
+    def _hear(self, runs: Collection[int] | None) -> None:
+        if runs is None:
+            self._heard = None
+        elif self._heard is not None:
+            self._heard.update(runs)
+        self._poke.set()
 
-    async def _look_for_messages(self) -> None:
-        keys = await self._engine.store.waiting_messages(self._engine.worker) if self._engine.runs else []
-        if not keys:
-            return
+    def _on_pulse(self) -> None:
+        """Before anything else in this turn of the loop: stop what this process may no longer own."""
+        self._engine.fence_if_lapsed()
+        now = self._engine.loop.time()
+        if now >= self._all_at or (self._watched and now >= self._owners_at):
+            self._poke.set()
+        self._pulse = self._engine.loop.call_later(PULSE_SECONDS, self._on_pulse)
+
+    async def _poll(self) -> None:
+        end_listening = self._engine.shared.listen(self._hear)
+        self._all_at = self._engine.loop.time() + self._poll_seconds
+        self._on_pulse()
+        try:
+            while self._engine.runs or self._watched:
+                await self._poke.wait()
+                self._poke.clear()
+                try:
+                    await self._look()
+                except JournalUnavailableError as error:
+                    logger.warning("polling failed, trying again: %s", error, extra={"action": "poll_failed"})
+                except Exception:
+                    logger.exception("polling failed, trying again", extra={"action": "poll_failed"})
+        finally:
+            end_listening()
+            if self._pulse is not None:
+                self._pulse.cancel()
+
+    async def _look(self) -> None:
+        now = self._engine.loop.time()
+        heard, self._heard = self._heard, set()
+        everything = heard is None or now >= self._all_at
+        if everything:
+            self._all_at = now + POLL_BEHIND_HINTS_SECONDS
+        if everything or now >= self._owners_at:
+            self._owners_at = now + self._poll_seconds
+            wanted = None
+        else:
+            wanted = heard
+        await self._look_for_messages(None if everything else heard)
+        await self._look_after_watched(wanted, told=everything)
+        if heard is None:
+            # Others who write without a pause must not make this loop look without one.
+            await asyncio.sleep(MIN_PAUSE_SECONDS)
+
+    async def _look_for_messages(self, heard: set[int] | None) -> None:
+        """Take the messages of this engine's runs, of those heard of or of all."""
         by_key = {run.claim.run: run for run in self._engine.runs.values()}
-        for row in await self._engine.store.messages([key for key in keys if key in by_key]):
+        keys: Collection[int]
+        if heard is None:
+            keys = await self._engine.store.waiting_messages(self._engine.worker) if by_key else ()
+        else:
+            keys = heard
+        keys = [key for key in keys if key in by_key]
+        for row in await self._engine.store.messages(keys) if keys else ():
             run = by_key[row.run]
             if not run.closed:
                 run.take_messages((row,))
 
-    async def _look_after_watched(self) -> None:
-        watched = [a for a in self._watched if a.key is not None and a.run is None][:MAX_WATCHED_AT_ONCE]
+    async def _look_after_watched(self, heard: set[int] | None, *, told: bool) -> None:
+        """Look at the runs of attachments, those heard of or all; `told`: there may be new stream items."""
         for attachment in list(self._watched):
             if attachment.run is not None or not attachment.interested:
                 self._watched.pop(attachment, None)
+        watched = [a for a in self._watched if a.key is not None and (heard is None or a.key in heard)]
+        del watched[MAX_WATCHED_AT_ONCE:]
         if not watched:
             return
         keys = [attachment.key for attachment in watched if attachment.key is not None]
@@ -96,8 +150,10 @@ class Watcher:
             row = rows.get(attachment.key)
             if row is None:
                 attachment.fail(RunNotFoundError(f"run {attachment.run_id} is gone from {self._engine.store.url}"))
-            else:
-                await self._look_after(attachment, row, gone)
+                continue
+            await self._look_after(attachment, row, gone)
+            if told:
+                attachment.notify()
 
     async def _look_after(self, attachment: Attachment, row: RunRow, gone: Callable[[str | None], bool]) -> None:
         live = self._engine.runs.get(row.run_id)
@@ -108,5 +164,3 @@ class Watcher:
             await self._engine.tell_end(attachment, row)
         elif is_claimable(row, self._engine.now(), gone):
             await self._engine.take_up(attachment, row)
-        else:
-            attachment.notify()  # there may be new stream items

@@ -58,10 +58,14 @@ def url(empty_database: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/jobs.db"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+WHERE = {"memory": lambda request: "memory://", "sqlite": lambda request: request.getfixturevalue("url"),
+         "postgres": lambda request: request.getfixturevalue("postgres_url")}  # fmt: skip
+
+
+@pytest.fixture(params=list(WHERE))
 def new_journal(request: pytest.FixtureRequest) -> Callable[..., Journal]:
     """Make a Journal with options on one database, of each kind."""
-    where = "memory://" if request.param == "memory" else request.getfixturevalue("url")
+    where = WHERE[request.param](request)
     return functools.partial(Journal, where, durability="normal")
 
 

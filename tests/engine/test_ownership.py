@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,22 @@ from durable_flow import (
     Context,
     Event,
     Journal,
+    JournalUnavailableError,
     StartEvent,
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
     step,
 )
+from durable_flow.engine.claims import Owners, growing_pauses
+from durable_flow.engine.heart import Heart, Moment
+from durable_flow.engine.identity import is_gone, is_here, new_worker
 from durable_flow.journal.protocol import WorkerId
+from durable_flow.journal.shared import StoreSettings
 from durable_flow.records import RunClaimed, StepCompleted
 
 from .conftest import Log
-from .flows import Answer, Packed, Shop, question, records_of, streamed
+from .flows import Answer, Asking, Packed, Shop, question, records_of, released, streamed, until
 from .owned import Owned
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,6 +273,286 @@ async def test_a_worker_that_lost_its_claim_drops_the_run_and_writes_nothing(fil
     await file._shared.store.retire(thief)
     assert await handler == "shipped 1 lamp"
     assert flow.ran == ["pack", "ship", "ship"]
+
+
+# -- Standing still ----------------------------------------------------------------------------------------------------
+
+
+class Heartbeats:
+    """A store's workers, and clocks for those who judge them; all that `Owners` sees."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.seconds = 0.0
+        self.heartbeats: dict[WorkerId, int] = {}
+        monkeypatch.setattr("durable_flow.engine.claims.time.monotonic", lambda: self.seconds)
+
+    def now(self) -> int:
+        return round(self.seconds * 1_000_000)
+
+    async def workers(self) -> list[tuple[WorkerId, int]]:
+        return list(self.heartbeats.items())
+
+    def beat(self, worker: WorkerId) -> None:
+        self.heartbeats[worker] = self.now()
+
+
+ME = WorkerId("me", "here", "boot", "namespace", 1, 1)
+FAR = WorkerId("far", "elsewhere", "another boot", "namespace", 1, 1)
+
+
+@pytest.fixture
+def heartbeats(monkeypatch: pytest.MonkeyPatch) -> Heartbeats:
+    return Heartbeats(monkeypatch)
+
+
+@pytest.fixture
+def owners(heartbeats: Heartbeats) -> Owners:
+    heartbeats.beat(FAR)
+    return Owners(heartbeats, ME, heartbeat_seconds=5, expiry_seconds=30)  # type: ignore[arg-type]
+
+
+async def test_an_owner_expires_when_its_heartbeat_stood_still_for_a_whole_expiry_of_looking(
+    heartbeats: Heartbeats, owners: Owners
+) -> None:
+    for _ in range(31):
+        gone = await owners.gone()
+        assert not gone("far")
+        heartbeats.seconds += 1
+    assert (await owners.gone())("far")
+    heartbeats.beat(FAR)
+    assert not (await owners.gone())("far")
+
+
+async def test_time_in_which_nobody_looked_expires_no_owner(heartbeats: Heartbeats, owners: Owners) -> None:
+    await owners.gone()
+    for _ in range(6):
+        heartbeats.seconds += 1000
+        assert not (await owners.gone())("far")
+    # What was watched counts, of each gap one heartbeat interval.
+    heartbeats.seconds += 1
+    assert (await owners.gone())("far")
+
+
+async def test_an_owner_whose_heartbeats_are_missing_is_in_doubt_until_it_beats_or_expires(
+    heartbeats: Heartbeats, owners: Owners
+) -> None:
+    await owners.gone()
+    assert not owners.in_doubt("far")
+    heartbeats.seconds += 11
+    await owners.gone()
+    assert owners.in_doubt("far")
+    heartbeats.beat(FAR)
+    await owners.gone()
+    assert not owners.in_doubt("far")
+    for _ in range(7):
+        heartbeats.seconds += 5
+        gone = await owners.gone()
+    assert gone("far")
+    assert not owners.in_doubt("far")
+
+
+def test_an_engine_of_a_process_with_the_same_pid_in_another_namespace_is_not_of_this_process() -> None:
+    assert is_here(replace(ME, id="other loop", host="renamed"), ME)
+    for there in (replace(ME, namespace="container"), replace(ME, boot="earlier"), replace(ME, started=2)):
+        assert not is_here(there, ME)
+
+
+def test_a_process_that_proc_does_not_show_but_that_exists_is_not_taken_for_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parent = replace(new_worker("parent"), pid=os.getppid(), started=1)
+    assert is_gone(parent)  # that pid is another process now
+
+    def hidden(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    # As with /proc mounted with `hidepid`, for the processes of other users.
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert is_gone(parent) is None
+
+
+def stand_still(flow: Workflow) -> None:
+    """What a process finds when it goes on after it was stopped for long: its last heartbeat is long ago."""
+    heart = flow._durable_engine()._heart
+    assert heart is not None
+    heart._beat_at = Moment(heart._beat_at.monotonic - 1000, heart._beat_at.wall - 1000)
+
+
+async def test_an_engine_that_stood_still_stops_its_steps_and_goes_on_with_the_run_if_it_is_free(
+    journal: Journal, log: Log
+) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    flow.shipping.clear()
+    stand_still(flow)
+    await log.seen("lapsed")
+    await flow.shipping.wait()
+    flow.hold.set()
+    assert await handler == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship", "ship"]
+    # It was given back, not taken from anybody.
+    assert [fact.previous for fact in await records_of(journal, "r", RunClaimed)] == [None]
+
+
+async def test_an_engine_that_stood_still_leaves_a_run_to_the_worker_that_has_taken_it(file: Journal, log: Log) -> None:
+    flow = Shop(journal=file, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    store = file._shared.store
+    row = await store.find("r")
+    thief = WorkerId("thief", "elsewhere", "another boot", "another namespace", 1, 1)
+    await store.heartbeat(thief)
+    claim = await store.claim(row.run, thief, epoch=row.epoch)
+    stand_still(flow)
+    await log.seen("lapsed")
+    flow.hold.set()
+    await until(lambda: _beat_again(flow))
+    info = await file.run("r")
+    assert (info.owner, info.epoch, info.seq) == ("thief", claim.epoch, claim.seq)
+    assert not handler.is_done()
+    await store.retire(thief)
+    assert await handler == "shipped 1 lamp"
+
+
+async def _beat_again(flow: Workflow) -> bool:
+    engine = flow._durable_engine()
+    return not engine._heart.lapsed() and not engine._giving_up
+
+
+async def test_a_lapse_lasts_until_the_loop_has_dropped_its_runs(memory: Journal) -> None:
+    flow = Shop(journal=memory, hold=asyncio.Event())
+    flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    told = asyncio.Event()
+    heart = Heart(
+        asyncio.get_running_loop(), memory._shared.store, ME, set, lapsed=told.set,
+        heartbeat_seconds=0.01, expiry_seconds=50,
+    )  # fmt: skip
+    heart._beat_at = Moment(heart._beat_at.monotonic - 1000, heart._beat_at.wall)
+    heart.start()
+    try:
+        await told.wait()
+
+        async def beats_again() -> bool:
+            return Moment.now().since(heart._beat_at) < 50
+
+        await until(beats_again)
+        assert heart.lapsed()
+        heart.renew(Moment.now())
+        assert not heart.lapsed()
+    finally:
+        heart.stop()
+
+
+async def test_callers_are_told_when_the_database_takes_no_heartbeat_for_an_expiry(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Journal(url, heartbeat_seconds=0.1, expiry_seconds=0.6) as journal:
+        flow = Shop(journal=journal, hold=asyncio.Event())
+        handler = flow.run(run_id="r", item="lamp")
+        await flow.shipping.wait()
+        monkeypatch.setattr(journal._shared.store, "beat", lambda worker: False)
+        with pytest.raises(JournalUnavailableError, match="no heartbeat reached"):
+            await handler
+        monkeypatch.undo()
+        flow.hold.set()
+        assert await flow.run(run_id="r", item="lamp") == "shipped 1 lamp"
+
+
+async def test_callers_are_told_when_the_database_does_not_answer_after_standing_still(
+    file: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Shop(journal=file, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+
+    async def fails(worker: WorkerId) -> None:
+        raise JournalUnavailableError("the disk is gone")
+
+    monkeypatch.setattr(file._shared.store, "heartbeat", fails)
+    stand_still(flow)
+    with pytest.raises(JournalUnavailableError, match="the disk is gone"):
+        await handler
+    monkeypatch.undo()
+    flow.hold.set()
+    assert await flow.run(run_id="r", item="lamp") == "shipped 1 lamp"
+
+
+async def test_what_is_sent_to_a_run_while_it_is_given_up_reaches_it_all_the_same(journal: Journal) -> None:
+    flow = Asking(journal=journal)
+    handler = flow.run(run_id="r")
+    asked = await question(handler)
+    sending = asyncio.create_task(handler.send_event(Answer(text="yes", wait_id=asked.wait_id)))
+    await asyncio.sleep(0)  # handed to the run, which has not looked at it yet
+    handler._attachment.live().release()
+    await sending
+    assert await handler == "yes"
+    assert flow.ran == ["ask", "answered yes"]
+
+
+# -- Claims that have to wait ------------------------------------------------------------------------------------------
+
+
+class LockedFor:
+    """Refuses claims so many times, as a store whose row of the run is locked by somebody for a moment."""
+
+    def __init__(self, store: Any, times: int, monkeypatch: pytest.MonkeyPatch):
+        self.times = times
+        self.claims = 0
+        self._claim = store.claim
+        monkeypatch.setattr(store, "claim", self.claim)
+
+    async def claim(self, *args: Any, **kwargs: Any) -> Any:
+        self.claims += 1
+        return None if self.claims <= self.times else await self._claim(*args, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["run", "resume", "recover"])
+async def test_a_run_whose_row_is_locked_for_a_moment_is_taken_up_after_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    await released(handler)
+    locked = LockedFor(journal._shared.store, 4, monkeypatch)
+    flow.hold.set()
+    if how == "run":
+        again = flow.run(run_id="r", item="lamp")
+    elif how == "resume":
+        again = await flow.resume("r")
+    else:
+        (again,) = await flow.recover()
+    assert await again == "shipped 1 lamp"
+    assert locked.claims == 5
+
+
+async def test_a_failed_run_whose_row_is_locked_for_a_moment_is_retried_after_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Shop(journal=journal, fail=ValueError("no truck"))
+    with pytest.raises(ValueError, match="no truck"):
+        await flow.run(run_id="r", item="lamp")
+    locked = LockedFor(journal._shared.store, 3, monkeypatch)
+    flow.fail = None
+    assert await (await flow.retry("r")) == "shipped 1 lamp"
+    assert locked.claims == 4
+
+
+def test_pauses_grow_to_half_a_second() -> None:
+    pauses = list(islice(growing_pauses(), 8))
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (0.01, 0.5)
+
+
+# -- Secrets -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_settings_of_a_store_show_no_password() -> None:
+    settings = StoreSettings("postgresql://kim:secret@localhost/jobs", "normal", 5)
+    assert "secret" not in repr(settings)
+    assert "kim:***@localhost/jobs" in repr(settings)
 
 
 # -- fork --------------------------------------------------------------------------------------------------------------
