@@ -1,6 +1,6 @@
 """Show where the microseconds of a durable step go: loop thread, writer thread, fsync, waiting; then by function.
 
-python benchmarks/profile_step.py [--runs N] [--top N] [--directory DIR]
+python benchmarks/profile_step.py [--postgres [URL]] [--runs N] [--top N] [--directory DIR]
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import cProfile
 import os
 import pstats
-import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import measure
+from rows import OURS, OURS_ON_POSTGRES, System
+from server import running_server
 from workloads import chain, common, runs64
 
 from durable_flow import Journal
@@ -69,14 +70,12 @@ def thread_clocks() -> dict[str, float]:
     return clocks
 
 
-async def run(bench_class: type[common.Bench], workload: Workload, size: int, directory: Path) -> common.Bench:
-    """Run the workload on a fresh database."""
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        path = common.database_path(Path(scratch))
-        async with Journal(f"sqlite:///{path.absolute()}") as journal:
-            bench = bench_class(Path(scratch), size, journal)
-            await workload(bench)
-            return bench
+async def run(bench_class: type[common.Bench], workload: Workload, size: int, url: str) -> common.Bench:
+    """Run the workload on this database."""
+    async with Journal(url) as journal:
+        bench = bench_class(url, size, journal)
+        await workload(bench)
+        return bench
 
 
 def breakdown(bench: ClockedBench, steps: int, fsync_seconds: float) -> list[str]:
@@ -137,10 +136,21 @@ def module_of(file: str, function: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--postgres", nargs="?", const="", metavar="URL", help="see run.py")
     parser.add_argument("--runs", type=int, default=20, help="runs of 100 steps; 48 times as many runs of 3 steps")
     parser.add_argument("--top", type=int, default=25, help="lines of modules and functions")
     parser.add_argument("--directory", type=Path, default=measure.default_directory())
     arguments = parser.parse_args()
+    system, place = OURS, measure.Place(arguments.directory)
+    with ExitStack() as stack:
+        if arguments.postgres is not None:
+            system = OURS_ON_POSTGRES
+            place = place._replace(server=stack.enter_context(running_server(arguments.postgres, arguments.directory)))
+        show(system, place, arguments)
+
+
+def show(system: System, place: measure.Place, arguments: argparse.Namespace) -> None:
+    """Print where the time of each workload goes."""
     fsync_seconds = measure.fsync_p50_seconds(arguments.directory)
     print(f"fsync p50 {fsync_seconds * 1e6:.0f} us, {os.cpu_count()} processors")
     cases: list[tuple[str, Workload, int, int]] = [
@@ -148,8 +158,10 @@ def main() -> None:
         ("3-step runs, 64 at once", runs64.runs64, arguments.runs * 48, arguments.runs * 48 * 3),
     ]
     for title, workload, size, steps in cases:
-        clocked = asyncio.run(run(ClockedBench, workload, size, arguments.directory))
-        profiled = asyncio.run(run(ProfiledBench, workload, size, arguments.directory))
+        with measure.empty_database(system, place) as url:
+            clocked = asyncio.run(run(ClockedBench, workload, size, url))
+        with measure.empty_database(system, place) as url:
+            profiled = asyncio.run(run(ProfiledBench, workload, size, url))
         assert isinstance(clocked, ClockedBench)
         assert isinstance(profiled, ProfiledBench)
         print(f"\n{title}: a step takes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -13,11 +13,35 @@ SLOW_FSYNC_SECONDS = 250e-6
 """Above this the disk sets the pace: then the time of the engine without its fsyncs is what counts."""
 
 
+class System(NamedTuple):
+    """What a workload runs on: the Python module that starts it (`{}` is the workload) and more words for it."""
+
+    name: str
+    module: str
+    words: tuple[str, ...]
+    on_postgres: bool = False
+    migrated: bool = False
+
+    def arguments(self, workload: str) -> list[str]:
+        """Return what follows `python -m` in the command that runs the workload."""
+        return [self.module.format(workload), *(word.format(workload) for word in self.words)]
+
+
+OURS = System("ours", "workloads.{}", ("ours",))
+THEIRS = System("theirs", "workloads.{}", ("theirs",))
+OURS_ON_POSTGRES = System("ours on Postgres", "workloads.{}", ("ours",), on_postgres=True, migrated=True)
+TWO_ON_POSTGRES = System(
+    "ours on Postgres, two processes", "workloads.{}", ("ours", "--processes", "2"), on_postgres=True, migrated=True
+)
+DBOS = System("DBOS", "workloads.with_dbos", ("{}",), on_postgres=True)
+LANGGRAPH = System("LangGraph", "workloads.with_langgraph", ("{}",), on_postgres=True)
+
+
 class Series(NamedTuple):
     """Samples of one workload on one system; `size` is that of a full run, `quick` that of `--quick`."""
 
     workload: str
-    system: str
+    system: System
     size: int
     quick: int
 
@@ -45,6 +69,11 @@ def _binding_seconds(sample: Sample, fsync_seconds: float) -> float:
         return sample.seconds
     # Fsyncs overlap with other work when runs are concurrent: never count less than the processor was busy.
     return max(sample.cpu_seconds, sample.seconds - sample.commits * fsync_seconds)
+
+
+def wall_per_unit(measured: Measured, series: Series) -> float:
+    """Return the median time of a unit of work, whatever the disk: for systems that all wait for the same one."""
+    return median(sample.seconds / sample.units for sample in measured.samples[series])
 
 
 def bytes_per_unit(measured: Measured, series: Series) -> float:
@@ -116,7 +145,7 @@ class Row:
 
 
 def _both(workload: str, size: int, quick: int) -> tuple[Series, Series]:
-    return Series(workload, "ours", size, quick), Series(workload, "theirs", size, quick)
+    return Series(workload, OURS, size, quick), Series(workload, THEIRS, size, quick)
 
 
 _chain, _their_chain = _both("chain", 20, 5)
@@ -125,9 +154,9 @@ _fanout, _their_fanout = _both("fanout", 10, 3)
 _get, _their_get = _both("context_get", 50_000, 10_000)
 _stream, _their_stream = _both("stream", 10_000, 10_000)
 _import, _their_import = _both("import_time", 1, 1)
-_resume_long, _resume_short = Series("resume", "ours", 10_000, 10_000), Series("resume", "ours", 1_000, 1_000)
-_paused_many, _paused_few = Series("paused", "ours", 10_000, 1_000), Series("paused", "ours", 10, 10)
-_list, _constant = Series("growing_list", "ours", 10_000, 1_000), Series("constant_write", "ours", 10_000, 1_000)
+_resume_long, _resume_short = Series("resume", OURS, 10_000, 10_000), Series("resume", OURS, 1_000, 1_000)
+_paused_many, _paused_few = Series("paused", OURS, 10_000, 1_000), Series("paused", OURS, 10, 10)
+_list, _constant = Series("growing_list", OURS, 10_000, 1_000), Series("constant_write", OURS, 10_000, 1_000)
 
 ROWS = [
     Row("chain", "1 run, 100 steps, one state write each: steps", _chain, _their_chain, seconds_per_unit, per_second,
@@ -158,4 +187,37 @@ ROWS = [
         required=0.15, aim=0.05, traced=True),
     Row("import", "import in a fresh process", _import, _their_import, seconds_per_unit, duration,
         required=None, aim=None, faster=True),
+]  # fmt: skip
+
+
+def _on_postgres(row: Row) -> Row:
+    """Return the row with durable_flow on Postgres; what it is compared with stays, unless that is durable_flow too."""
+    against = row.against
+    if against is not None and against.system == OURS:
+        against = against._replace(system=OURS_ON_POSTGRES)
+    title = row.title.replace("fsyncs", "commits")
+    of = row.of._replace(system=OURS_ON_POSTGRES)
+    # The server writes, so its calls are not in our process's trace.
+    return replace(row, name=row.name.replace("fsyncs", "commits"), title=title, of=of, against=against, traced=False)
+
+
+# The other two have nothing to do with the database.
+_of_postgres = {row.name: _on_postgres(row) for row in ROWS if row.name not in ("get", "import")}
+
+
+def _beside(name: str, system: System, required: float | None, aim: float | None) -> Row:
+    row = _of_postgres[name]
+    return replace(row, name=f"{name}-{system.name.lower()}", title=f"beside {system.name}, {row.title}",
+        against=row.of._replace(system=system), quantity=wall_per_unit, required=required, aim=aim)  # fmt: skip
+
+
+POSTGRES_ROWS = [
+    *_of_postgres.values(),
+    _beside("chain", DBOS, required=5, aim=10),
+    _beside("runs64", DBOS, required=12, aim=25),
+    _beside("chain", LANGGRAPH, required=None, aim=None),
+    _beside("runs64", LANGGRAPH, required=None, aim=None),
+    Row("processes", "two processes beside one, 3-step runs, 64 at once in each: runs",
+        Series("runs64", TWO_ON_POSTGRES, 3_840, 960), Series("runs64", OURS_ON_POSTGRES, 3_840, 960),
+        wall_per_unit, per_second, required=1.3, aim=None, faster=True),
 ]  # fmt: skip

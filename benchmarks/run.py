@@ -1,6 +1,10 @@
-"""Measure durable_flow on SQLite beside llama-index-workflows in memory, and print the table of design section 7.
+"""Measure durable_flow beside other systems, and print the table of design section 7.
 
-python benchmarks/run.py [--quick] [--rows NAME ...] [--repetitions N] [--directory DIR] [--json FILE]
+python benchmarks/run.py                        SQLite, beside llama-index-workflows in memory
+python benchmarks/run.py --postgres [URL]       Postgres, beside DBOS and LangGraph on the same server too
+python benchmarks/run.py --against REV          SQLite (or --postgres), beside durable_flow as it was at a git revision
+
+[--quick] [--rows NAME ...] [--repetitions N] [--directory DIR] [--json FILE]
 """
 
 from __future__ import annotations
@@ -11,23 +15,41 @@ import os
 import platform
 import sys
 import tempfile
-from dataclasses import asdict
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
 import measure
-from rows import ROWS, SLOW_FSYNC_SECONDS, Measured, Row, Series
+from against import checked_out, collect_pairs, comparison
+from rows import POSTGRES_ROWS, ROWS, SLOW_FSYNC_SECONDS, Measured, Row, Series
+from server import described, running_server
+from table import as_data, notes, table
 from workloads.sample import Sample
 
 
 def main() -> int:
     arguments = parse()
-    rows = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
-    with tempfile.TemporaryDirectory(dir=arguments.directory, prefix="durable-flow-benchmark-") as scratch:
-        measured, failures = collect(rows, Path(scratch), arguments.repetitions, quick=arguments.quick)
-    heading = describe(measured.fsync_seconds, arguments.directory, arguments.repetitions)
-    print("\n".join([*heading, "", *table(rows, measured, failures), "", *notes(measured, failures)]))
+    available = ROWS if arguments.postgres is None else POSTGRES_ROWS
+    rows = [row for row in available if not arguments.rows or row.name in arguments.rows]
+    with ExitStack() as stack:
+        scratch = stack.enter_context(
+            tempfile.TemporaryDirectory(dir=arguments.directory, prefix="durable-flow-benchmark-")
+        )
+        place = measure.Place(Path(scratch))
+        database = "SQLite, full sync"
+        if arguments.postgres is not None:
+            place = place._replace(server=stack.enter_context(running_server(arguments.postgres, arguments.directory)))
+            database = described(place.server)
+        if arguments.against is not None:
+            before = place._replace(source=stack.enter_context(checked_out(arguments.against, place.directory)))
+            pairs = collect_pairs(rows, place, before, arguments.repetitions, quick=arguments.quick)
+            heading = describe(database, pairs.fsync_seconds, arguments)
+            print("\n".join([*heading, "", *comparison(rows, pairs, arguments.against)]))
+            return 1 if pairs.failures else 0
+        measured, failures = collect(rows, place, arguments.repetitions, quick=arguments.quick)
+    heading = describe(database, measured.fsync_seconds, arguments)
+    print("\n".join([*heading, "", *table(rows, measured, failures), "", *notes(rows, measured, failures)]))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(as_data(heading, rows, measured, failures), indent=1))
     return 1 if failures else 0
@@ -35,17 +57,33 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--postgres",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="a server on which databases may be made; without URL one is started from the wheel",
+    )
+    parser.add_argument("--against", metavar="REV", help="a git revision to compare durable_flow with")
     parser.add_argument("--quick", action="store_true", help="smaller workloads, 2 repetitions: to see that it works")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", choices=[row.name for row in ROWS])
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows of the table")
     parser.add_argument("--repetitions", type=int, help="fresh processes per system and workload (5; with --quick 2)")
     parser.add_argument("--directory", type=Path, default=measure.default_directory(), help="where databases are put")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write rows and all samples here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args()  # fmt: skip
+    names = [row.name for row in (ROWS if arguments.postgres is None else POSTGRES_ROWS)]
+    unknown = set(arguments.rows or ()).difference(names)
+    if unknown:
+        parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    if arguments.json is not None and arguments.against is not None:
+        parser.error("--json is not for --against")
     arguments.repetitions = arguments.repetitions or (2 if arguments.quick else 5)
     return arguments
 
 
-def collect(rows: list[Row], directory: Path, repetitions: int, *, quick: bool) -> tuple[Measured, dict[Series, str]]:
+def collect(
+    rows: list[Row], place: measure.Place, repetitions: int, *, quick: bool
+) -> tuple[Measured, dict[Series, str]]:
     """Measure what the rows need, one workload after the other, its systems by turns: A B A B."""
     workloads: dict[str, list[Series]] = {}
     for series in dict.fromkeys(series for row in rows for series in row.series):
@@ -53,7 +91,7 @@ def collect(rows: list[Row], directory: Path, repetitions: int, *, quick: bool) 
     traced = {row.of for row in rows if row.traced}
     samples: dict[Series, list[Sample]] = {}
     failures: dict[Series, str] = {}
-    fsyncs = [measure.fsync_p50_seconds(directory)]
+    fsyncs = [measure.fsync_p50_seconds(place.directory)]
     per_commit: dict[str, float] = {}
     for workload, members in workloads.items():
         print(f"{workload} ...", file=sys.stderr, flush=True)
@@ -62,28 +100,32 @@ def collect(rows: list[Row], directory: Path, repetitions: int, *, quick: bool) 
                 if series in failures:
                     continue
                 try:
-                    taken = measure.sample(series, series.quick if quick else series.size, directory)
+                    taken = measure.sample(series, series.quick if quick else series.size, place)
                 except measure.WorkloadFailed as error:
                     failures[series] = str(error)
                 else:
                     samples.setdefault(series, []).append(taken)
         for series in traced.intersection(members) - failures.keys():
-            ratio = measure.fsyncs_per_commit(series, series.quick, directory)
+            ratio = measure.fsyncs_per_commit(series, series.quick, place)
             if ratio is not None:
                 per_commit[workload] = ratio
-        fsyncs.append(measure.fsync_p50_seconds(directory))
+        fsyncs.append(measure.fsync_p50_seconds(place.directory))
     return Measured(samples, median(fsyncs), per_commit), failures
 
 
-def describe(fsync_seconds: float, directory: Path, repetitions: int) -> list[str]:
+def describe(database: str, fsync_seconds: float, arguments: argparse.Namespace) -> list[str]:
     """Return the lines that say what was compared, on what."""
     binding = "wall time is binding" if fsync_seconds <= SLOW_FSYNC_SECONDS else "engine time without fsyncs is binding"
+    if arguments.against is not None:
+        compared = f"durable_flow of the working tree and of {arguments.against} on {database}"
+    else:
+        rivals = ["llama-index-workflows", *(["dbos", "langgraph"] if arguments.postgres is not None else [])]
+        compared = "; ".join([f"durable_flow on {database}", *(f"{name} {installed(name)}" for name in rivals)])
     return [
-        f"durable_flow {installed('durable-flow')} on SQLite, full sync; "
-        f"llama-index-workflows {installed('llama-index-workflows')} in memory",
+        compared,
         f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors; "
-        f"medians of {repetitions} fresh processes each, interleaved",
-        f"fsync p50 in {directory}: {fsync_seconds * 1e6:.0f} us (4 KiB overwrite and fdatasync): {binding}",
+        f"medians of {arguments.repetitions} fresh processes each, interleaved",
+        f"fsync p50 in {arguments.directory}: {fsync_seconds * 1e6:.0f} us (4 KiB overwrite and fdatasync): {binding}",
     ]
 
 
@@ -92,76 +134,6 @@ def installed(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def table(rows: list[Row], measured: Measured, failures: dict[Series, str]) -> list[str]:
-    """Return the table in Markdown."""
-    header = ["row", "what", "ours", "compared with", "ratio", "target", "aim", "met"]
-    cells = [header] + [line(row, measured, failures) for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def line(row: Row, measured: Measured, failures: dict[Series, str]) -> list[str]:
-    shown = [value(row, series, measured, failures) for series in row.series]
-    ours, other = shown[0], shown[1] if len(shown) > 1 else ""
-    if any(series in failures for series in row.series):
-        return [row.name, row.title, ours, other, "", target(row, row.required), target(row, row.aim), "?"]
-    figure = row.figure(measured)
-    ratio = f"{figure:.2f}x" if row.against is not None else ""
-    met = "" if row.required is None else "yes" if row.reaches(figure, row.required) else "NO"
-    if row.aim is not None and row.reaches(figure, row.aim):
-        met = "yes, aim too"
-    return [row.name, row.title, ours, other, ratio, target(row, row.required), target(row, row.aim), met]
-
-
-def value(row: Row, series: Series, measured: Measured, failures: dict[Series, str]) -> str:
-    return "failed" if series in failures else row.show(row.quantity(measured, series))
-
-
-def target(row: Row, number: float | None) -> str:
-    if number is None:
-        return ""
-    if row.against is None:
-        return f"<= {row.show(number)}"
-    return f"{'>=' if row.faster else '<='} {number:g}x"
-
-
-def notes(measured: Measured, failures: dict[Series, str]) -> list[str]:
-    """Return what a reader of the table must know besides."""
-    lines = [f"failed: {series.workload} ({series.system}): {message}" for series, message in failures.items()]
-    lines += [
-        f"fsyncs per commit, by strace, {name}: {ratio:.3f}" for name, ratio in measured.fsyncs_per_commit.items()
-    ]
-    if not measured.fsyncs_per_commit:
-        lines.append("fsyncs were not traced (no strace, or nothing to trace): they are counted as commits")
-    for series, samples in measured.samples.items():
-        times = sorted(sample.seconds / sample.units for sample in samples)
-        cpu = median(sample.cpu_seconds / sample.units for sample in samples)
-        lines.append(
-            f"{series.workload} {series.system} {series.size}: wall per unit {times[0] * 1e6:,.1f} to "
-            f"{times[-1] * 1e6:,.1f} us, processor {cpu * 1e6:,.1f} us"
-        )
-    return lines
-
-
-def as_data(heading: list[str], rows: list[Row], measured: Measured, failures: dict[Series, str]) -> dict[str, object]:
-    """Return everything that was measured, for `--json`."""
-    complete = [row for row in rows if not any(series in failures for series in row.series)]
-    return {
-        "heading": heading,
-        "fsync_p50_seconds": measured.fsync_seconds,
-        "fsyncs_per_commit": dict(measured.fsyncs_per_commit),
-        "rows": {row.name: row.figure(measured) for row in complete},
-        "samples": [
-            {**series._asdict(), "samples": [asdict(sample) for sample in samples]}
-            for series, samples in measured.samples.items()
-        ],
-        "failures": [{**series._asdict(), "message": message} for series, message in failures.items()],
-    }
 
 
 if __name__ == "__main__":
