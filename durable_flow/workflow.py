@@ -191,7 +191,11 @@ class Workflow:
         return WorkflowHandler(attachment, program.table.state_class)
 
     async def recover(self) -> list[WorkflowHandler]:
-        """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do."""
+        """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do.
+
+        Returns at once, unless an owner that cannot be looked at has stopped beating: that one is watched until it beats
+        again or its expiry is over.
+        """
         program = self._durable_prepare()
         attachments = await self._durable_engine().recover(program)
         return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]

@@ -197,7 +197,7 @@ class Attachment:
             self.run.receive(event, step)
         else:
             self._require_running()
-            self.engine.send_in_background(self, event, step)
+            self.engine.sending.send_soon(self, event, step)
 
     async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
         """Send an event to the run; it is durable on return."""
@@ -208,7 +208,7 @@ class Attachment:
                 await asyncio.shield(self.run.receive(event, step, wait_id))
                 return
         self._require_running()
-        await self.engine.send(self, event, step, wait_id)
+        await self.engine.sending.send(self, event, step, wait_id)
 
     async def cancel(self, reason: str) -> None:
         """Cancel the run for good and wait for its end."""
@@ -221,7 +221,7 @@ class Attachment:
                 with contextlib.suppress(GivenUp, RunFenced):
                     await asyncio.shield(self.run.cancel(reason))
                     return
-            await self.engine.send_cancel(self, reason)
+            await self.engine.sending.cancel(self, reason)
 
     def _require_running(self) -> None:
         if self.outcome is not None:

@@ -1,4 +1,4 @@
-"""The engine of one event loop on one database: starts, takes up, watches and gives back runs."""
+"""The engine of one event loop on one database: starts runs, owns them, watches those of others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -22,26 +21,24 @@ from ..errors import (
     RunFenced,
     RunNotFoundError,
     WorkflowRuntimeError,
-    WriteOutcomeUnknown,
 )
-from ..events import Event, HumanResponseEvent, StartEvent
+from ..events import StartEvent
 from ..fold import evolve, fold
-from ..incoming import ResumeRequested, StartRequested
-from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewMessage, NewRun, RunRow, RunUpdate
+from ..incoming import StartRequested
+from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
-from ..records import EncodedValue, Record, RunClaimed, RunCompleted, WaitAnswered
-from ..serializers.codec import Codec
-from ..serializers.json import JsonSerializer
+from ..records import EncodedValue, Record, RunCompleted
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
-from .claims import SUSPICIOUS_CLAIMS, Owners, Trial, growing_pauses, is_claimable, register_local
+from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
 from .program import Program
-from .routing import named_wait, route
 from .run import Run
+from .sending import Sending
+from .taking import Taking
 from .watcher import Watcher
 
 logger = logging.getLogger("durable_flow")
@@ -95,8 +92,6 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.options = options
-        # What is sent to a run is never taken from an unsafe codec.
-        self._message_codec = Codec(JsonSerializer(), max_payload_bytes=settings.max_payload_bytes)
         self.worker = new_worker(new_uid())
         self.runs: dict[str, Run] = {}
         self._local = register_local(self.worker, self._has_ended)
@@ -110,15 +105,13 @@ class Engine:
         # A lock lives as long as somebody holds it or waits for it.
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
-        self._giving_up: dict[str, asyncio.Task[Any]] = {}
-        self._last_sent: dict[str, asyncio.Task[Any]] = {}
-        self._trying = asyncio.Lock()
-        self._trial: Trial | None = None
+        self.taking = Taking(self)
+        self.sending = Sending(self)
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
         self._told: set[str] = set()
         self._watcher = Watcher(self, options.poll_seconds)
-        self._closed = False
+        self.closed = False
 
     @property
     def shared(self) -> SharedStore:
@@ -155,12 +148,12 @@ class Engine:
             program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
             program.targets(event),
         )  # fmt: skip
-        self._in_background(self._begin(attachment, event, start, known=run_id is not None))
+        self.in_background(self._begin(attachment, event, start, known=run_id is not None))
         return attachment
 
     async def resume(self, program: Program, run_id: str) -> Attachment:
         """Take up an unfinished run, clearing its need for attention; a finished one only shows its outcome."""
-        await self._ready()
+        await self.ready()
         row = await self._require_row(run_id)
         attachment = Attachment(self, program, run_id)
         await self._continue(attachment, row, None, resume=True)
@@ -168,7 +161,7 @@ class Engine:
 
     async def retry(self, program: Program, run_id: str) -> Attachment:
         """Take up a failed or timed-out run: its pending work runs again."""
-        await self._ready()
+        await self.ready()
         row = await self._require_row(run_id)
         if row.status not in (FAILED, TIMED_OUT):
             raise WorkflowRuntimeError(
@@ -178,7 +171,7 @@ class Engine:
         attachment = Attachment(self, program, run_id)
         self._require_workflow(attachment, row)
         pauses = growing_pauses()
-        while not await self.take_up(attachment, row, resume=True):
+        while not await self.taking.take_up(attachment, row, resume=True):
             if not await self._is_unclaimed(row):
                 raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
             await asyncio.sleep(next(pauses))
@@ -191,7 +184,7 @@ class Engine:
         owner whose process cannot be looked at (another machine, a container, before a reboot) are missing, or a
         process of this machine is stopped: such an owner is watched until it beats again or its expiry is over.
         """
-        await self._ready()
+        await self.ready()
         taken: dict[str, Attachment] = {}
         while True:
             # The runs first: the owner of one that came up in between is not known, and must not pass for a gone one.
@@ -203,12 +196,13 @@ class Engine:
                     continue
                 if is_claimable(row, self.now(), gone):
                     attachment = Attachment(self, program, row.run_id)
-                    if await self.take_up(attachment, row):
+                    if await self.taking.take_up(attachment, row):
                         taken[row.run_id] = attachment
                     else:
                         undecided = undecided or await self._is_unclaimed(row)
                 elif row.status != NEEDS_ATTENTION:
-                    undecided = undecided or row.run_id in self._giving_up or self.owners.in_doubt(row.owner)
+                    giving_up = self.taking.giving_up(row.run_id) is not None
+                    undecided = undecided or giving_up or self.owners.in_doubt(row.owner)
             if not undecided:
                 return list(taken.values())
             await asyncio.sleep(self.options.poll_seconds)
@@ -220,7 +214,7 @@ class Engine:
 
     async def _begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
         try:
-            await self._ready()
+            await self.ready()
             if not known:
                 await self._create(attachment, event, start)
             else:
@@ -258,10 +252,10 @@ class Engine:
         claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
         if claim is None:
             return False
-        run = self._new_run(program, claim, state)
+        run = self.new_run(program, claim, state)
         run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
-        self._begin_run(run)
+        self.begin_run(run)
         return True
 
     async def _continue(
@@ -284,7 +278,7 @@ class Engine:
             if live is not None:
                 self.adopt(attachment, live)
                 return
-            giving_up = self._giving_up.get(row.run_id)
+            giving_up = self.taking.giving_up(row.run_id)
             if giving_up is not None:
                 # This engine has dropped the run and its row does not say so yet.
                 await asyncio.wait([giving_up])
@@ -295,71 +289,15 @@ class Engine:
                 self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
                 attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
                 return
-            if await self.take_up(attachment, row, resume=resume):
+            if await self.taking.take_up(attachment, row, resume=resume):
                 return
             before, row = row, await self._require_row(row.run_id)
             if row.epoch == before.epoch:
                 # Nobody was faster: its row was locked for a moment.
                 await asyncio.sleep(next(pauses))
 
-    async def take_up(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
-        """Claim the run if its epoch is still the row's, fold its journal and enter the loop.
-
-        Runs whose processes ended again and again before anything was recorded are taken up one after another, so that
-        the one that kills its process takes no other one into its crash loop. False also while another one is tried.
-        This is done to its end: a caller that is cancelled meanwhile releases the run, unless others wait for it.
-        """
-        taking = self._in_background(self._take_up_in_turn(attachment, row, resume))
-        try:
-            return await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            attachment.abandon()
-            raise
-
-    async def _take_up_in_turn(self, attachment: Attachment, row: RunRow, resume: bool) -> bool:
-        await self._ready()
-        if row.owner is None or await self._idle_claims(row) < SUSPICIOUS_CLAIMS:
-            return await self._take_up(attachment, row, resume) is not None
-        async with self._trying:
-            if self._trial is not None and not self._trial.is_over():
-                return False
-            run = await self._take_up(attachment, row, resume)
-            self._trial = None if run is None else Trial(run)
-            return run is not None
-
-    async def _idle_claims(self, row: RunRow) -> int:
-        """Count the claims since which nothing was recorded, by workers that are gone."""
-        last = await self.store.read(row.run, after=max(0, row.seq - SUSPICIOUS_CLAIMS))
-        idle = takewhile(lambda fact: isinstance(fact, RunClaimed) and fact.previous, (r.fact for r in reversed(last)))
-        return sum(1 for _ in idle)
-
-    async def _take_up(self, attachment: Attachment, row: RunRow, resume: bool) -> Run | None:
-        try:
-            claim = await self.store.claim(row.run, self.worker, epoch=row.epoch)
-            if claim is None:
-                return None
-            records = await self.store.read(row.run)
-            state = fold(records)
-            messages = await self.store.messages([row.run])
-        except Exception:
-            # It may have been claimed, and as long as this engine lives nobody else would take it.
-            self._giving_up[row.run_id] = self._in_background(self._give_back(row))
-            raise
-        run = self._new_run(attachment.program, claim, state)
-        run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
-        run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
-        logger.info(
-            "run %s taken up at seq %d", row.run_id, state.seq,
-            extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
-        )  # fmt: skip
-        self.adopt(attachment, run)
-        if resume and (state.ended or state.attention):
-            run.accept(ResumeRequested("retry" if state.ended else "resume"))
-        run.take_messages(messages)
-        self._begin_run(run)
-        return run
-
-    def _new_run(self, program: Program, claim: Claim, state: RunState) -> Run:
+    def new_run(self, program: Program, claim: Claim, state: RunState) -> Run:
+        """Return a run that this engine owns from now on; `begin_run` lets it act."""
         run = Run(
             self, self.store, self.store, program, claim, state,
             idle_release_seconds=self.options.idle_release_seconds,
@@ -369,7 +307,8 @@ class Engine:
         self._watcher.start()
         return run
 
-    def _begin_run(self, run: Run) -> None:
+    def begin_run(self, run: Run) -> None:
+        """Let a run act, unless it was lost since it was claimed."""
         # The process may have stood still since the claim was made.
         self.fence_if_lapsed()
         if not run.closed:
@@ -436,44 +375,6 @@ class Engine:
             f"started. Take another run id, or flow.resume({run_id!r}) to go on with that run"
         )
 
-    # -- Sending to runs that are not live here ------------------------------------------------------------------------
-
-    async def send(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> None:
-        """Put an event into the run's messages."""
-        assert attachment.key is not None
-        route(attachment.program, attachment.run_id, event, step)
-        encoded = self._message_codec.encode_event(event)
-        message = NewMessage(
-            "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
-        )
-        await self.store.send(attachment.key, message)
-        self.shared.hear([attachment.key])
-
-    def send_in_background(self, attachment: Attachment, event: Event, step: str | None) -> None:
-        """As `send`, in order, for callers that cannot await; a failure is logged."""
-        previous = self._last_sent.get(attachment.run_id)
-
-        async def in_order() -> None:
-            if previous is not None:
-                await asyncio.wait([previous])
-            try:
-                await self.send(attachment, event, step, None)
-            except DurableFlowError as error:
-                logger.error("%s", error, extra={"action": "send_failed", "run_id": attachment.run_id})
-
-        sent = self._last_sent[attachment.run_id] = self._in_background(in_order())
-        sent.add_done_callback(partial(self._forget_sent, attachment.run_id))
-
-    def _forget_sent(self, run_id: str, sent: asyncio.Task[None]) -> None:
-        if self._last_sent.get(run_id) is sent:
-            del self._last_sent[run_id]
-
-    async def send_cancel(self, attachment: Attachment, reason: str) -> None:
-        """Ask the run's owner, or whoever takes it up, to cancel it."""
-        assert attachment.key is not None
-        await self.store.send(attachment.key, NewMessage("cancel", reason=reason))
-        self.shared.hear([attachment.key])
-
     # -- What runs tell ------------------------------------------------------------------------------------------------
 
     def run_ended(self, run: Run) -> None:
@@ -494,43 +395,8 @@ class Engine:
                 attachment.detach()
         if not self._attachments.get(run.run_id):
             self._attachments.pop(run.run_id, None)
-        if not isinstance(error, RunFenced) and not self._closed:
-            self._giving_up[run.run_id] = self._in_background(self._give_up(run))
-
-    async def _give_up(self, run: Run) -> None:
-        """Give a run back that was live here."""
-        await run.settled()
-        await self._released(run.run_id, partial(self.store.release, run.claim.run, run.claim.epoch, *run.standing))
-
-    async def _give_back(self, row: RunRow) -> None:
-        """Give a run back that was to be taken up, if the claim was made."""
-
-        async def release() -> None:
-            for now in await self.store.find_many([row.run]):
-                if (now.owner, now.epoch) == (self.worker.id, row.epoch + 1):
-                    await self.store.release(row.run, now.epoch, row.status, row.wake_at)
-
-        await self._released(row.run_id, release)
-
-    async def _released(self, run_id: str, release: Callable[[], Awaitable[None]]) -> None:
-        """Release a claim as soon as the database takes it: until then nobody has the run, for this engine lives."""
-        try:
-            for attempt, pause in enumerate(growing_pauses()):
-                if self._closed:
-                    break  # with this engine all its claims end
-                try:
-                    await self._ready()
-                    await release()
-                    break
-                except (JournalUnavailableError, WriteOutcomeUnknown) as error:
-                    if not attempt:
-                        logger.warning("run %s is not yet given back: %s", run_id, error)
-                    await asyncio.sleep(pause)
-        except DurableFlowError as error:
-            logger.warning("run %s could not be released: %s", run_id, error, extra={"run_id": run_id})
-        finally:
-            self._giving_up.pop(run_id, None)
-        self._watcher.look_soon()
+        if not isinstance(error, RunFenced) and not self.closed:
+            self.taking.give_up(run)
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
@@ -568,6 +434,10 @@ class Engine:
         """Follow a run that is not live here: its end, its stream, and whether it may be taken up."""
         self._watcher.watch(attachment)
 
+    def look_soon(self) -> None:
+        """Look at the database now, not only when it is time for it."""
+        self._watcher.look_soon()
+
     def fence_if_lapsed(self) -> None:
         """Drop the runs if no heartbeat got through for a whole expiry: others may own them by now.
 
@@ -596,24 +466,24 @@ class Engine:
         for run in runs:
             attachments = list(self._attachments.get(run.run_id, ()))
             run.release()
-            self._in_background(self._go_on(run, attachments))
+            self.in_background(self._go_on(run, attachments))
 
     async def _go_on(self, run: Run, attachments: list[Attachment]) -> None:
         """After a lapse, take a run up again if it is free, whether anybody waits for it or not: it was live here."""
         try:
-            await self._ready()
+            await self.ready()
         except JournalUnavailableError as error:
             for attachment in attachments:
                 if attachment.run is None and attachment.outcome is None:
                     attachment.fail(error)
             return
-        giving_up = self._giving_up.get(run.run_id)
+        giving_up = self.taking.giving_up(run.run_id)
         if giving_up is not None:
             await asyncio.wait([giving_up])
         try:
             row = await self._require_row(run.run_id)
-            if is_claimable(row, self.now(), await self.owners.gone()) and not self._closed:
-                await self.take_up(Attachment(self, run.program, run.run_id), row)
+            if is_claimable(row, self.now(), await self.owners.gone()) and not self.closed:
+                await self.taking.take_up(Attachment(self, run.program, run.run_id), row)
         except DurableFlowError as error:
             logger.warning("run %s is left to others: %s", run.run_id, error, extra={"run_id": run.run_id})
 
@@ -634,11 +504,11 @@ class Engine:
                     program.name, len(left), left[0].run_id, extra={"action": "unfinished_runs"},
                 )  # fmt: skip
 
-        self._in_background(tell())
+        self.in_background(tell())
 
     # -- Life ----------------------------------------------------------------------------------------------------------
 
-    async def _ready(self) -> None:
+    async def ready(self) -> None:
         """Open the store and make this worker known, once; after a lapse, drop the runs and make it known again.
 
         Raises JournalUnavailableError.
@@ -692,7 +562,7 @@ class Engine:
             await self._close()
 
     async def _close(self) -> None:
-        self._closed = True
+        self.closed = True
         _engines.get(self.loop, {}).pop((self.settings, self.options), None)
         if self._heart is not None:
             self._heart.stop()
@@ -708,9 +578,10 @@ class Engine:
             await give_back(self.settings)
 
     def _has_ended(self) -> bool:
-        return self._closed or self.loop.is_closed()
+        return self.closed or self.loop.is_closed()
 
-    def _in_background(self, work: Any) -> asyncio.Task[Any]:
+    def in_background(self, work: Any) -> asyncio.Task[Any]:
+        """Do something that the engine waits for when it closes."""
         task = self.loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -163,4 +163,4 @@ class Watcher:
             self.forget(attachment)
             await self._engine.tell_end(attachment, row)
         elif is_claimable(row, self._engine.now(), gone):
-            await self._engine.take_up(attachment, row)
+            await self._engine.taking.take_up(attachment, row)

@@ -417,7 +417,7 @@ async def test_an_engine_that_stood_still_leaves_a_run_to_the_worker_that_has_ta
 
 async def _beat_again(flow: Workflow) -> bool:
     engine = flow._durable_engine()
-    return not engine._heart.lapsed() and not engine._giving_up
+    return not engine._heart.lapsed() and not engine.taking
 
 
 async def test_a_lapse_lasts_until_the_loop_has_dropped_its_runs(memory: Journal) -> None:

@@ -1,0 +1,139 @@
+"""Taking runs up and giving them back: from a claim to a live run, and from a run that was stopped to a free row."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
+from ..fold import fold
+from ..incoming import ResumeRequested
+from ..journal.protocol import RunRow
+from ..records import RunClaimed, WaitAnswered
+from .attachment import Attachment
+from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
+from .run import Run
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+logger = logging.getLogger("durable_flow")
+
+
+class Taking:
+    """Claims runs for an engine and gives claims back, each to its end, whoever asked for it."""
+
+    def __init__(self, engine: Engine):
+        self._engine = engine
+        self._giving_up: dict[str, asyncio.Task[None]] = {}
+        self._trying = asyncio.Lock()
+        self._trial: Trial | None = None
+
+    def giving_up(self, run_id: str) -> asyncio.Task[None] | None:
+        """Return the task that gives this run back, while its row does not say so yet."""
+        return self._giving_up.get(run_id)
+
+    def __bool__(self) -> bool:
+        """Tell whether runs are being given back."""
+        return bool(self._giving_up)
+
+    async def take_up(self, attachment: Attachment, row: RunRow, *, resume: bool = False) -> bool:
+        """Claim the run if its epoch is still the row's, fold its journal and enter the loop.
+
+        Runs whose processes ended again and again before anything was recorded are taken up one after another, so that
+        the one that kills its process takes no other one into its crash loop. False also while another one is tried.
+        This is done to its end: a caller that is cancelled meanwhile releases the run, unless others wait for it.
+        """
+        taking = self._engine.in_background(self._take_up_in_turn(attachment, row, resume))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            attachment.abandon()
+            raise
+
+    async def _take_up_in_turn(self, attachment: Attachment, row: RunRow, resume: bool) -> bool:
+        await self._engine.ready()
+        if row.owner is None or await self._idle_claims(row) < SUSPICIOUS_CLAIMS:
+            return await self._take_up(attachment, row, resume) is not None
+        async with self._trying:
+            if self._trial is not None and not self._trial.is_over():
+                return False
+            run = await self._take_up(attachment, row, resume)
+            self._trial = None if run is None else Trial(run)
+            return run is not None
+
+    async def _idle_claims(self, row: RunRow) -> int:
+        """Count the claims since which nothing was recorded, by workers that are gone."""
+        last = await self._engine.store.read(row.run, after=max(0, row.seq - SUSPICIOUS_CLAIMS))
+        idle = takewhile(lambda fact: isinstance(fact, RunClaimed) and fact.previous, (r.fact for r in reversed(last)))
+        return sum(1 for _ in idle)
+
+    async def _take_up(self, attachment: Attachment, row: RunRow, resume: bool) -> Run | None:
+        try:
+            claim = await self._engine.store.claim(row.run, self._engine.worker, epoch=row.epoch)
+            if claim is None:
+                return None
+            records = await self._engine.store.read(row.run)
+            state = fold(records)
+            messages = await self._engine.store.messages([row.run])
+        except Exception:
+            # It may have been claimed, and as long as this engine lives nobody else would take it.
+            self._giving_up[row.run_id] = self._engine.in_background(self._give_back(row))
+            raise
+        run = self._engine.new_run(attachment.program, claim, state)
+        run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
+        run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
+        logger.info(
+            "run %s taken up at seq %d", row.run_id, state.seq,
+            extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
+        )  # fmt: skip
+        self._engine.adopt(attachment, run)
+        if resume and (state.ended or state.attention):
+            run.accept(ResumeRequested("retry" if state.ended else "resume"))
+        run.take_messages(messages)
+        self._engine.begin_run(run)
+        return run
+
+    def give_up(self, run: Run) -> None:
+        """Begin to give a run back that was live here."""
+        self._giving_up[run.run_id] = self._engine.in_background(self._give_up(run))
+
+    async def _give_up(self, run: Run) -> None:
+        """Give a run back that was live here."""
+        await run.settled()
+        release = self._engine.store.release
+        await self._released(run.run_id, partial(release, run.claim.run, run.claim.epoch, *run.standing))
+
+    async def _give_back(self, row: RunRow) -> None:
+        """Give a run back that was to be taken up, if the claim was made."""
+
+        async def release() -> None:
+            for now in await self._engine.store.find_many([row.run]):
+                if (now.owner, now.epoch) == (self._engine.worker.id, row.epoch + 1):
+                    await self._engine.store.release(row.run, now.epoch, row.status, row.wake_at)
+
+        await self._released(row.run_id, release)
+
+    async def _released(self, run_id: str, release: Callable[[], Awaitable[None]]) -> None:
+        """Release a claim as soon as the database takes it: until then nobody has the run, for this engine lives."""
+        try:
+            for attempt, pause in enumerate(growing_pauses()):
+                if self._engine.closed:
+                    break  # with this engine all its claims end
+                try:
+                    await self._engine.ready()
+                    await release()
+                    break
+                except (JournalUnavailableError, WriteOutcomeUnknown) as error:
+                    if not attempt:
+                        logger.warning("run %s is not yet given back: %s", run_id, error)
+                    await asyncio.sleep(pause)
+        except DurableFlowError as error:
+            logger.warning("run %s could not be released: %s", run_id, error, extra={"run_id": run_id})
+        finally:
+            self._giving_up.pop(run_id, None)
+        self._engine.look_soon()
