@@ -193,8 +193,8 @@ class Workflow:
     async def recover(self) -> list[WorkflowHandler]:
         """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do.
 
-        Returns at once, unless an owner that cannot be looked at has stopped beating: that one is watched until it beats
-        again or its expiry is over.
+        Returns at once, unless an owner that cannot be looked at has stopped beating: that one is watched until it
+        beats again or its expiry is over.
         """
         program = self._durable_prepare()
         attachments = await self._durable_engine().recover(program)

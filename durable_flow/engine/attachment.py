@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError
@@ -194,10 +195,18 @@ class Attachment:
         if not self._begun:
             self._pending.append((event, step))
         elif self.run is not None:
-            self.run.receive(event, step)
+            self.run.receive(event, step).add_done_callback(partial(self._received, event, step))
         else:
             self._require_running()
             self.engine.sending.send_soon(self, event, step)
+
+    def _received(self, event: Event, step: str | None, reply: asyncio.Future[None]) -> None:
+        """Send what a run that was given up meanwhile has not recorded to whoever has it then."""
+        error = None if reply.cancelled() else reply.exception()
+        if isinstance(error, GivenUp | RunFenced):
+            self.engine.sending.send_soon(self, event, step)
+        elif error is not None:
+            logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
 
     async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
         """Send an event to the run; it is durable on return."""

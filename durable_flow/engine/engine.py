@@ -269,15 +269,22 @@ class Engine:
         attachment.key = row.run
         pauses = growing_pauses()
         while True:
-            if row.status in FINAL_STATUSES:
-                await self._show_end(attachment, row)
-                return
-            if row.status == NEEDS_ATTENTION and not resume:
-                raise NeedsAttentionError(f"run {row.run_id} needs attention: {row.error}")
+            # A run that is live here knows better than its row: it may have been retried a moment ago.
             live = self.runs.get(row.run_id)
             if live is not None:
                 self.adopt(attachment, live)
                 return
+            if row.status in FINAL_STATUSES:
+                outcome = await self._recorded_outcome(attachment.program, row)
+                if outcome is not None:
+                    attachment.ended_before = True
+                    attachment.end(outcome)
+                    attachment.begun()
+                    return
+                row = await self._require_row(row.run_id)
+                continue
+            if row.status == NEEDS_ATTENTION and not resume:
+                raise NeedsAttentionError(f"run {row.run_id} needs attention: {row.error}")
             giving_up = self.taking.giving_up(row.run_id)
             if giving_up is not None:
                 # This engine has dropped the run and its row does not say so yet.
@@ -321,19 +328,17 @@ class Engine:
         self._watcher.forget(attachment)
         attachment.begun()
 
-    async def _show_end(self, attachment: Attachment, row: RunRow) -> None:
-        """Give the recorded outcome; no step runs."""
-        attachment.key = row.run
-        attachment.ended_before = True
-        attachment.end(await self._recorded_outcome(attachment.program, row))
-        attachment.begun()
-
-    async def tell_end(self, attachment: Attachment, row: RunRow) -> None:
-        """End an attachment by the recorded outcome of its run."""
+    async def tell_end(self, attachment: Attachment, row: RunRow) -> bool:
+        """End an attachment by the recorded outcome of its run; tell whether there is one."""
+        outcome = await self._recorded_outcome(attachment.program, row)
+        if outcome is None:
+            return False
         self._attachments.pop(row.run_id, None)
-        attachment.end(await self._recorded_outcome(attachment.program, row))
+        attachment.end(outcome)
+        return True
 
-    async def _recorded_outcome(self, program: Program, row: RunRow) -> Outcome:
+    async def _recorded_outcome(self, program: Program, row: RunRow) -> Outcome | None:
+        """Return how the run of a row ended; None if it goes on by now, because somebody has retried or resumed it."""
         last = await self.store.read(row.run, after=row.seq - 1)
         if last and isinstance(last[-1].fact, RunCompleted):
             return Outcome.completed(program.codec.decode_event(last[-1].fact.result))
@@ -341,6 +346,8 @@ class Engine:
         if state.ended == COMPLETED:
             assert state.result is not None
             return Outcome.completed(program.codec.decode_event(state.result))
+        if not state.ended and not state.attention:
+            return None
         return Outcome.recorded(row.run_id, state, program.timeout)
 
     # -- Checks --------------------------------------------------------------------------------------------------------

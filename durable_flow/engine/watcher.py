@@ -160,7 +160,7 @@ class Watcher:
         if live is not None:
             self._engine.adopt(attachment, live)
         elif row.status in FINAL_STATUSES or row.status == NEEDS_ATTENTION:
-            self.forget(attachment)
-            await self._engine.tell_end(attachment, row)
+            if await self._engine.tell_end(attachment, row):
+                self.forget(attachment)
         elif is_claimable(row, self._engine.now(), gone):
             await self._engine.taking.take_up(attachment, row)

@@ -43,8 +43,8 @@ class Changes:
     """What the records of one append change in other tables, in the end: each row is changed once.
 
     `opened` are columns of waits to be written, by wait id, the outcome among them; `settled` are outcomes of waits
-    that were there before, each with whether the run had been resumed; `consumed` are messages, each with the seq of its
-    record. `resumed_at`: the run went on after its end, which opens again what that had closed. `ended_at`: after that,
+    that were there before, each with whether the run had been resumed; `consumed` are messages, each with its record's
+    seq. `resumed_at`: the run went on after its end, which opens again what that had closed. `ended_at`: after that,
     the run came to its end, which closes what is open.
     """
 

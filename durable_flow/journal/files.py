@@ -76,11 +76,11 @@ class OpenedFile:
     """
 
     def __init__(self, path: Path):
-        self._path = path
+        self._path = str(path)
         # Beside the file itself, if the path is a link.
         self._file_name = os.path.realpath(path)
         self._log_name = f"{self._file_name}-wal"
-        self._file = _inode(path)
+        self._file = _inode(self._path)
 
     def check(self) -> None:
         """Raise JournalUnavailableError unless the file is still at its path. Takes 1 us."""
@@ -107,11 +107,15 @@ class OpenedFile:
         )
 
 
-def _inode(path: Path | str) -> tuple[int, int] | None:
+def _inode(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as exc:
+        raise JournalUnavailableError(
+            f"{path} cannot be looked at any more ({exc.strerror}). Give this user the right to read its directory."
+        ) from exc
     return (found.st_dev, found.st_ino) if found.st_size else None
 
 
@@ -131,7 +135,7 @@ def use_write_ahead_log(connection: sqlite3.Connection, *, wait_seconds: float =
 
 
 def grow_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the log to the size at which it stays, so that no commit has to make the file longer."""
+    """Bring the log to the size at which it stays, so that no commit has to make the file longer, if there is room."""
     log = Path(f"{path}-wal")
     if log.exists() and log.stat().st_size >= _WAL_BYTES:
         return
@@ -142,6 +146,9 @@ def grow_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("CREATE TABLE durable_flow_padding (filler)")
         connection.execute("INSERT INTO durable_flow_padding VALUES (zeroblob(?))", (_WAL_BYTES,))
+    except sqlite3.OperationalError as exc:
+        if not is_unwritten(exc):
+            raise
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -151,6 +158,12 @@ def grow_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
 def primary_code(exc: sqlite3.Error) -> int:
     """Return SQLite's primary result code of an error, 0 if it has none."""
     return getattr(exc, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_unwritten(exc: BaseException) -> bool:
+    """Tell whether an error means that something could not be written: a commit that fails so was not made."""
+    code = getattr(exc, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
 
 
 _REMEDIES = {

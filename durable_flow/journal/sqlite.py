@@ -166,11 +166,14 @@ class SqliteStore(SqlStore):
     def beat(self, worker: WorkerId) -> bool:
         """Refresh the worker's heartbeat from any thread; tell whether it became durable within 5 seconds."""
         try:
-            self._check_writer().put_from_thread(CallUnit(calls.beat(worker, self.now()))).result(_BEAT_SECONDS)
-        except (JournalError, concurrent.futures.TimeoutError) as error:
-            logger.warning(
-                "no heartbeat: %s", error or "the database does not answer", extra={"action": "heartbeat_lost"}
-            )
+            writer = self._check_writer()
+        except JournalError:
+            return False
+        try:
+            writer.put_from_thread(CallUnit(calls.beat(worker, self.now()))).result(_BEAT_SECONDS)
+        except (JournalError, concurrent.futures.TimeoutError) as exc:
+            error = exc if isinstance(exc, JournalError) else unavailable(self.path, writer.trouble or exc)
+            logger.warning("no heartbeat, trying again: %s", error, extra={"action": "heartbeat_missed"})
             return False
         return True
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import JournalError, JournalUnavailableError, WriteOutcomeUnknown
 from .batch import Batch, is_trouble
-from .files import PASSING, OpenedFile, grow_write_ahead_log, primary_code, unavailable
+from .files import PASSING, OpenedFile, grow_write_ahead_log, is_unwritten, primary_code, unavailable
 from .units import AppendUnit, Unit
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ _QUICK_SECONDS = 0.001
 
 
 class _Job:
-    """A unit in the queue: who waits for it, and until when."""
+    """A unit in the queue: who waits for it, and until when. `in_doubt`: nobody knows whether it was committed."""
 
-    __slots__ = ("deadline", "future", "unit")
+    __slots__ = ("deadline", "future", "in_doubt", "unit")
 
     def __init__(self, unit: Unit, future: asyncio.Future[Any] | concurrent.futures.Future[Any], deadline: float):
-        self.unit, self.future, self.deadline = unit, future, deadline
+        self.unit, self.future, self.deadline, self.in_doubt = unit, future, deadline, False
 
 
 class Writer:
@@ -78,6 +78,8 @@ class Writer:
         self._busy_milliseconds = 0
         self._here: list[_Job] = []
         self.commits = self.rows = 0
+        # Why the last commit failed; None: it did not.
+        self.trouble: Exception | None = None
 
     # On the event loop.
 
@@ -246,7 +248,8 @@ class Writer:
             committing = True
             connection.execute("COMMIT")
         except Exception as exc:
-            return self._failed(jobs, exc, in_doubt=committing)
+            return self._failed(jobs, exc, committing=committing)
+        self.trouble = None
         self.commits += 1
         self.rows += batch.rows
         self._heads.update(batch.new_heads)
@@ -299,8 +302,9 @@ class Writer:
             with contextlib.suppress(sqlite3.Error):  # nothing of it is used any more
                 connection.close()
 
-    def _failed(self, jobs: list[_Job], exc: Exception, *, in_doubt: bool) -> list[_Job]:
+    def _failed(self, jobs: list[_Job], exc: Exception, *, committing: bool) -> list[_Job]:
         """Undo a transaction that failed; tell those whose time is over and return the others, to be tried again."""
+        self.trouble = exc
         if isinstance(exc, JournalError):
             # The files are not what they were. The connection stays: a new one would be to others.
             self._tell([(job, JournalUnavailableError(str(exc))) for job in jobs])
@@ -312,7 +316,7 @@ class Writer:
                 connection.execute("ROLLBACK")
             except sqlite3.Error:
                 self._drop()
-        elif in_doubt or not busy:
+        elif committing or not busy:
             # SQLite has rolled back by itself, and a statement on this connection would now commit alone.
             self._drop()
         # What was remembered of these runs may be wrong now; the journal tells.
@@ -322,17 +326,19 @@ class Writer:
         over: list[tuple[_Job, Any]] = []
         left = []
         for job in jobs:
-            # Once in doubt, a unit stays it until it was looked for.
-            job.unit.again = job.unit.again or in_doubt
-            if (passing or job.unit.again) and now < job.deadline:
+            if committing:
+                # If it was in doubt before, it was looked for in this transaction, and not found.
+                job.in_doubt = not is_unwritten(exc)
+                job.unit.again = True
+            if (passing or job.in_doubt) and now < job.deadline:
                 left.append(job)
             else:
-                over.append((job, self._lost(job.unit, exc)))
+                over.append((job, self._lost(job, exc)))
         self._tell(over)
         return left
 
-    def _lost(self, unit: Unit, exc: Exception) -> JournalError:
-        if not unit.again:
+    def _lost(self, job: _Job, exc: Exception) -> JournalError:
+        if not job.in_doubt:
             return unavailable(self._path, exc)
         error = WriteOutcomeUnknown(
             f"{self._path}: a commit failed ({exc}), and whether it was made could not be found out within "

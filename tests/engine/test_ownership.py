@@ -623,3 +623,51 @@ async def test_an_event_class_of_the_main_program_is_found_by_its_name(file: Jou
 
     assert await Uses(journal=file).run(run_id="r") == Local(n=1)
     assert (await file.state("r")).result.result == Local(n=1)
+
+
+# -- Rows that say less than the journal -------------------------------------------------------------------------------
+
+
+class SecondTry(Workflow):
+    """Fails at first; when it is retried it goes on until `hold` is set."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self.hold, self.retried = asyncio.Event(), asyncio.Event()
+        self.tries = 0
+
+    @step
+    async def work(self, ev: StartEvent) -> StopEvent:
+        self.tries += 1
+        if self.tries == 1:
+            raise ValueError("not yet")
+        self.retried.set()
+        await self.hold.wait()
+        return StopEvent(result="done")
+
+
+async def test_whoever_read_that_a_run_has_failed_follows_it_if_it_was_retried_elsewhere_meanwhile(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Journal(url) as mine, Journal(url, heartbeat_seconds=4) as others:
+        flow = SecondTry(journal=others)
+        with pytest.raises(ValueError, match="not yet"):
+            await flow.run(run_id="r")
+        store = mine._shared.store
+        failed = await store.find("r")
+        assert failed is not None
+        retried = await flow.retry("r")
+        await flow.retried.wait()
+        rows = [failed]
+        find = store.find
+
+        async def as_it_was_at_first(run_id: str) -> Any:
+            return rows.pop() if rows else await find(run_id)
+
+        monkeypatch.setattr(store, "find", as_it_was_at_first)
+        handler = SecondTry(journal=mine).run(run_id="r")
+        await handler._attachment.ready()
+        flow.hold.set()
+        assert await retried == "done"
+        assert await handler == "done"
+        assert flow.tries == 2
