@@ -98,7 +98,8 @@ class Server:
 
     def _disconnect(self) -> None:
         if self._admin is not None:
-            self._wait(self._admin.close())
+            # Not by `close`, which takes leave of a server that may be gone.
+            self._loop.call_soon_threadsafe(self._admin.terminate)
             self._admin = None
 
 

@@ -203,6 +203,9 @@ class Engine:
                 elif row.status != NEEDS_ATTENTION:
                     giving_up = self.taking.giving_up(row.run_id) is not None
                     undecided = undecided or giving_up or self.owners.in_doubt(row.owner)
+                    if row.owner == self.worker.id and not giving_up:
+                        # It was live here, and may have been given back since its row was read.
+                        undecided = undecided or (await self._require_row(row.run_id)).owner is None
             if not undecided:
                 return list(taken.values())
             await asyncio.sleep(self.options.poll_seconds)

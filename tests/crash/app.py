@@ -1,7 +1,8 @@
 """A plain script with a workflow: run as `python app.py`, and imported as `app` by other processes.
 
-The environment says where it stops in the middle: JOURNEY_HOLD is a leg that never ends, JOURNEY_GATE one that waits
-for an event. What it does goes to `legs.txt` in the current folder, one line with the leg and the process.
+The environment says where the journal is, and where it stops in the middle: JOURNEY_HOLD is a leg that never ends,
+JOURNEY_GATE one that waits for an event. What it does goes to `legs.txt` in the current folder, one line with the leg
+and the process.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def note(leg: int) -> None:
 
 class Journey(Workflow):
     def __init__(self) -> None:
-        super().__init__(journal="sqlite:///journeys.db", timeout=None)
+        super().__init__(timeout=None)
         self.hold = int(os.environ.get("JOURNEY_HOLD", "0"))
         self.gate = int(os.environ.get("JOURNEY_GATE", "0"))
         self.held = asyncio.Event()

@@ -1,22 +1,49 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .databases import Place, PostgresPlace, SqlitePlace
 from .histories import History, Laboratory, laboratory
+from .processes import Home
+from .runs import ALONE, EIGHT, LAPS
 
-ALONE = ["alone"]
-EIGHT = [f"run-{number}" for number in range(8)]
-# A run alone is long enough for many appends.
-LAPS = 14
+# On SQLite processes are killed at every commit. A life on Postgres takes longer, as the server starts a process for
+# each connection: of all its tests to end within two minutes, each kills at so many commits, others each time.
+KILLS_ON_POSTGRES = int(os.environ.get("DURABLE_FLOW_TEST_KILLS", "12"))
+
+
+KINDS: dict[str, Callable[[pytest.FixtureRequest, Path], Place]] = {
+    "sqlite": lambda request, folder: SqlitePlace(folder, kills=None),
+    "postgres": lambda request, folder: PostgresPlace(
+        request.getfixturevalue("postgres_server"),
+        request.getfixturevalue("postgres_template"),
+        kills=KILLS_ON_POSTGRES,
+    ),
+}
+
+
+@pytest.fixture(scope="session", params=list(KINDS))
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place for databases of each kind that outlives a process."""
+    return KINDS[request.param](request, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
-    with laboratory(tmp_path_factory.mktemp("lives")) as lab:
+def lab(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laboratory]:
+    with laboratory(tmp_path_factory.mktemp("lives"), place) as lab:
         yield lab
+
+
+@pytest.fixture
+def home(place: Place, tmp_path: Path) -> Iterator[Home]:
+    """A folder and a database of the test's own."""
+    with place.new(tmp_path) as database:
+        yield Home(tmp_path, database)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +59,7 @@ def eight_undisturbed(lab: Laboratory) -> History:
 
 
 def lived_in_one_go(lab: Laboratory, runs: list[str], **more: Any) -> History:
-    history = lab.new_history()
-    assert lab.live(history, runs, **more) == 0, history.output()
+    with lab.new_history() as history:
+        assert lab.live(history, runs, **more) == 0, history.output()
+        assert history.last_books.runs.keys() == set(runs)
     return history

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
-import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from .databases import Database, Place
 from .life import Life
 from .processes import ENVIRONMENT
 
@@ -52,29 +50,23 @@ class Row(NamedTuple):
 
 
 class Books:
-    """A journal as plain SQL reads it, from a copy: looking at it must not tidy up what a killed process left."""
+    """A journal as plain SQL reads it."""
 
-    def __init__(self, path: Path):
-        scratch = Path(tempfile.mkdtemp(prefix="copy-", dir=path.parent))
-        for file in (path, Path(f"{path}-wal")):
-            if file.exists():
-                shutil.copyfile(file, scratch / file.name)
-        connection = sqlite3.connect(scratch / path.name)
-        rows = connection.execute(
-            "SELECT run_id, seq, kind, task, step, name, data, payload, at FROM journal JOIN runs USING (run) "
-            "ORDER BY run, seq"
-        ).fetchall()
+    def __init__(self, database: Database):
+        self.rows = [
+            Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8])
+            for row in database.rows(
+                "SELECT run_id, seq, kind, task, step, name, data, payload, at FROM journal JOIN runs USING (run) "
+                "ORDER BY run, seq"
+            )
+        ]
         self.runs = {
-            run_id: (status, owner)
-            for run_id, status, owner in connection.execute("SELECT run_id, status, owner FROM runs")
+            run_id: (status, owner) for run_id, status, owner in database.rows("SELECT run_id, status, owner FROM runs")
         }
-        self.worker_pids = [pid for (pid,) in connection.execute("SELECT pid FROM workers")]
-        self.open_messages = connection.execute(
+        self.worker_pids = [pid for (pid,) in database.rows("SELECT pid FROM workers")]
+        [(self.open_messages,)] = database.rows(
             "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"
-        ).fetchone()[0]
-        connection.close()
-        shutil.rmtree(scratch)
-        self.rows = [Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8]) for row in rows]
+        )
         self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind == "EventEmitted"}
 
     def of(self, run_id: str, kind: str) -> list[Row]:
@@ -123,12 +115,16 @@ class History:
     """One journal with its notes, and what was found after each kill."""
 
     folder: Path
+    database: Database
     snapshots: list[Snapshot] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
 
-    @property
-    def database(self) -> Path:
-        return self.folder / "jobs.db"
+    def ended(self, code: int) -> None:
+        """Note how a process ended; if it was killed, look at what it left."""
+        self.exits.append(code)
+        if code == KILLED:
+            self.database.come_to_rest()
+            self.snapshots.append(Snapshot(self.books(), self.lines()))
 
     def books(self) -> Books:
         return Books(self.database)
@@ -182,46 +178,40 @@ class Server:
 
 
 class Laboratory:
-    """Runs histories, several at a time."""
+    """Runs histories in a place, several at a time."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, place: Place):
+        self.place = place
         self._folder = folder
-        self._count = 0
-        self._counting = threading.Lock()
+        self._numbers = itertools.count(1)
         self._servers: SimpleQueue[Server] = SimpleQueue()
         self._all = [Server() for _ in range(SERVERS)]
         for server in self._all:
             self._servers.put(server)
         self._threads = ThreadPoolExecutor(SERVERS)
-        # Making the tables takes longer than a whole life: one that runs nothing makes them for all.
-        self._template = History(folder / "template")
-        self._template.folder.mkdir()
-        assert self.live(self._template, []) == 0, self._template.output()
 
     def close(self) -> None:
         self._threads.shutdown()
         for server in self._all:
             server.close()
 
-    def new_history(self) -> History:
-        """Return a history with an empty journal."""
-        with self._counting:
-            self._count += 1
-            history = History(self._folder / f"history-{self._count}")
-        history.folder.mkdir()
-        shutil.copyfile(self._template.database, history.database)
-        return history
+    @contextmanager
+    def new_history(self) -> Iterator[History]:
+        """Give a history with an empty journal, which is there for the block only; its books may be read before."""
+        folder = self._folder / f"history-{next(self._numbers)}"
+        folder.mkdir()
+        with self.place.new(folder) as database:
+            yield History(folder, database)
 
     def live(self, history: History, runs: Sequence[str], **more: Any) -> int:
-        """Let one process live; if it was killed, look at what it left."""
+        """Let one process live, and return how it ended."""
         server = self._servers.get()
         try:
-            code = server.live(Life(folder=str(history.folder), runs=list(runs), **more))
+            life = Life(folder=str(history.folder), url=history.database.url, runs=list(runs), **more)
+            code = server.live(life)
         finally:
             self._servers.put(server)
-        history.exits.append(code)
-        if code == KILLED:
-            history.snapshots.append(Snapshot(history.books(), history.lines()))
+        history.ended(code)
         return code
 
     def each(self, work: Any, cases: Sequence[Any]) -> list[Any]:
@@ -230,8 +220,8 @@ class Laboratory:
 
 
 @contextmanager
-def laboratory(folder: Path) -> Iterator[Laboratory]:
-    lab = Laboratory(folder)
+def laboratory(folder: Path, place: Place) -> Iterator[Laboratory]:
+    lab = Laboratory(folder, place)
     try:
         yield lab
     finally:

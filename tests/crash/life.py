@@ -19,12 +19,14 @@ from typing import Any, TypedDict
 
 # Imported late by the store; here once for all children.
 import aiosqlite  # noqa: F401
+import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 
+import durable_flow.journal.postgres
 import durable_flow.journal.sqlite  # noqa: F401
 from durable_flow import Journal, RunNotFoundError
 
-from .kills import Commits, kill_this_process
+from .kills import Commits
 from .orders import Notes, Orders, attend
 from .timed import Timed
 
@@ -37,10 +39,12 @@ class Life(TypedDict, total=False):
 
     `laps`: how long the loop of a run is. `kill`: the commit, and the point in it. `moment`: a line of the notes, after
     which `kill` counts. `die_at_question`: at the first question that is seen. `die_after`: kinds of records, once all
-    of them are in the journal of the first run. `timed`: runs the workflow with timers instead.
+    of them are in the journal of the first run. `timed`: runs the workflow with timers instead. `dies_with`: the pid of
+    a server that is killed whenever the process kills itself.
     """
 
     folder: str
+    url: str
     runs: list[str]
     recover: bool
     laps: int
@@ -49,6 +53,15 @@ class Life(TypedDict, total=False):
     die_at_question: bool
     die_after: list[str]
     timed: bool
+    dies_with: int
+
+
+def life_of(request: Any) -> Life:
+    """Return the Life that came as JSON."""
+    if "kill" in request:
+        request["kill"] = tuple(request["kill"])
+    life: Life = request
+    return life
 
 
 class NotesWithMoment(Notes):
@@ -65,7 +78,8 @@ class NotesWithMoment(Notes):
             self._commits.kill_at(self._commits.count + number, point)
 
 
-async def live(life: Life, commits: Commits) -> None:
+async def live(life: Life) -> None:
+    commits = Commits(life.get("dies_with"))
     folder = Path(life["folder"])
     notes = Notes(folder / "notes.txt")
     kill = life.get("kill")
@@ -73,16 +87,16 @@ async def live(life: Life, commits: Commits) -> None:
         notes = NotesWithMoment(notes.path, life["moment"], commits, kill)
     elif kill is not None:
         commits.kill_at(*kill)
-    journal = Journal(f"sqlite:///{folder / 'jobs.db'}")
+    journal = Journal(life["url"])
     async with journal:
         if "die_after" in life:
-            death = asyncio.create_task(die_after(journal, life["runs"][0], set(life["die_after"])))
-            death.add_done_callback(lambda _: kill_this_process())
+            death = asyncio.create_task(has_records(journal, life["runs"][0], set(life["die_after"])))
+            death.add_done_callback(lambda _: commits.kill())
         if life.get("timed"):
             await Timed(notes, journal=journal).run(run_id=life["runs"][0])
             return
         flow = Orders(notes, timeout=None, journal=journal)
-        at_question = kill_this_process if life.get("die_at_question") else None
+        at_question = commits.kill if life.get("die_at_question") else None
         handlers = {handler.run_id: handler for handler in await flow.recover()} if life.get("recover") else {}
         results = await asyncio.gather(
             *(
@@ -108,12 +122,12 @@ async def live(life: Life, commits: Commits) -> None:
     (folder / "outcome.json").write_text(json.dumps(outcome))
 
 
-async def die_after(journal: Journal, run_id: str, kinds: set[str]) -> None:
-    """Kill this process as soon as the journal of a run has records of all these kinds."""
+async def has_records(journal: Journal, run_id: str, kinds: set[str]) -> None:
+    """Return as soon as the journal of a run has records of all these kinds."""
     while True:
         with contextlib.suppress(RunNotFoundError):
             if kinds <= {type(record.fact).__name__ for record in await journal.history(run_id)}:
-                kill_this_process()
+                return
         await asyncio.sleep(0.005)
 
 
@@ -148,7 +162,7 @@ def fork(life: Life) -> int:
         os.dup2(output, 1)
         os.dup2(output, 2)
         faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
-        asyncio.run(live(life, Commits()))
+        asyncio.run(live(life))
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -160,10 +174,7 @@ def fork(life: Life) -> int:
 def serve() -> None:
     gc.freeze()
     for line in sys.stdin:
-        request: Any = json.loads(line)
-        if request.get("kill") is not None:
-            request["kill"] = tuple(request["kill"])
-        print(fork(request), flush=True)
+        print(fork(life_of(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

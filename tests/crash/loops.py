@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import sys
 
 import app  # by the name under which the script's own types are stored
+
+from durable_flow import Journal
 
 
 async def leave_in_the_middle() -> None:
@@ -26,25 +27,24 @@ async def go_on() -> None:
     await app.main()
 
 
-def look() -> None:
+async def look() -> None:
     """Print who owns the run, and how many workers there are."""
-    with sqlite3.connect("journeys.db") as connection:
-        owner, status = connection.execute("SELECT owner, status FROM runs").fetchone()
-        (workers,) = connection.execute("SELECT count(*) FROM workers").fetchone()
-    connection.close()
-    print(json.dumps({"owner": owner, "status": status, "workers": workers}), flush=True)
+    async with Journal() as journal:
+        run = await journal.run("journey")
+        workers = await journal._shared.store.workers()
+    print(json.dumps({"owner": run.owner, "status": run.status, "workers": len(workers)}), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "returns":
         asyncio.run(leave_in_the_middle())
-        look()
+        asyncio.run(look())
         asyncio.run(go_on())
-        look()
+        asyncio.run(look())
     else:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(leave_in_the_middle())
         loop.close()
         if sys.argv[1] == "closes":
             asyncio.run(go_on())
-            look()
+            asyncio.run(look())

@@ -9,9 +9,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import durable_flow
+
+from .databases import Database
 
 TESTS = Path(__file__).resolve().parents[1]
 PRODUCT = Path(durable_flow.__file__).resolve().parents[1]
@@ -23,38 +26,56 @@ ENVIRONMENT = {
 SCRIPT = [sys.executable, str(Path(__file__).with_name("app.py"))]
 # As another program that imports the module by its name.
 IMPORTED = [sys.executable, "-c", "import asyncio, app; asyncio.run(app.main())"]
+ORDERS = [sys.executable, "-m", "crash.script"]
 LOOPS = [sys.executable, "-m", "crash.loops"]
 MAX_SECONDS = 60.0
 
 
-def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])
-    return {**ENVIRONMENT, "PYTHONPATH": path, **more}
+@dataclass
+class Home:
+    """Where a test's processes live: the folder of their notes, and the database that their environment names."""
 
+    folder: Path
+    database: Database
 
-def run_to_end(command: Sequence[str], folder: Path, **env: str) -> tuple[int, str, str]:
-    """Return exit code, output and errors."""
-    done = subprocess.run(
-        command, cwd=folder, env=environment(**env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=MAX_SECONDS,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    def run_to_end(self, command: Sequence[str], **env: str) -> tuple[int, str, str]:
+        """Return exit code, output and errors."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self._environment(env), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=MAX_SECONDS,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
 
+    @contextmanager
+    def running(self, command: Sequence[str], **env: str) -> Iterator[subprocess.Popen[str]]:
+        """Give a process whose output can be read line by line; it does not outlive the block, nor a deadline."""
+        with subprocess.Popen(
+            command, cwd=self.folder, env=self._environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            deadline = threading.Timer(MAX_SECONDS, process.kill)
+            deadline.start()
+            try:
+                yield process
+            finally:
+                deadline.cancel()
+                process.kill()
 
-@contextmanager
-def running(command: Sequence[str], folder: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """Give a process whose output can be read line by line; it does not outlive the block, nor a deadline."""
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(**env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        deadline = threading.Timer(MAX_SECONDS, process.kill)
-        deadline.start()
-        try:
-            yield process
-        finally:
-            deadline.cancel()
-            process.kill()
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        path = os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])
+        return {**ENVIRONMENT, "PYTHONPATH": path, "DURABLE_FLOW_DATABASE_URL": self.database.url, **more}
+
+    def legs(self) -> Counter[int]:
+        """Return how often each leg of the journey began."""
+        return Counter(leg for leg, _ in self._notes())
+
+    def runners(self) -> set[int]:
+        """Return the processes in which legs of the journey began."""
+        return {pid for _, pid in self._notes()}
+
+    def _notes(self) -> list[tuple[int, int]]:
+        lines = (self.folder / "legs.txt").read_text().splitlines()
+        return [(int(leg), int(pid)) for leg, pid in map(str.split, lines)]
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
@@ -67,8 +88,3 @@ def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
             return lines
     assert process.stderr is not None
     raise AssertionError(f"the process ended without saying {word!r}: {lines}\n{process.stderr.read()}")
-
-
-def legs(folder: Path) -> Counter[int]:
-    """Return how often each leg of the journey began."""
-    return Counter(int(line.split()[0]) for line in (folder / "legs.txt").read_text().splitlines())

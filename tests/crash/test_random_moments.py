@@ -7,28 +7,20 @@ import random
 import pytest
 
 from .checks import problems
-from .conftest import EIGHT
 from .histories import KILLED, History, Laboratory
 from .kills import POINTS
-
-# One after another in the life of a run, so that each process comes to its moment.
-MOMENTS = [
-    ["begin Ordered:0", "price Part:1", "call quote:2"],
-    ["join Priced:2", "pack Packed:0"],
-    ["deliver Approved:0", "lap Lap:1", "ship Ready:0"],
-    ["load Loaded:3", "finish Stowed:1", "finish Stowed:3"],
-]
+from .runs import EIGHT, MOMENTS
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_eight_runs_killed_at_random_moments_are_recovered(lab: Laboratory, eight_undisturbed: History, seed: int):
     chance = random.Random(seed)
-    history = lab.new_history()
-    for moments in MOMENTS:
-        kill = (chance.randrange(1, 4), chance.choice(POINTS))
-        lab.live(history, EIGHT, recover=True, moment=chance.choice(moments), kill=kill)
-    assert lab.live(history, EIGHT, recover=True) == 0, history.output()
+    with lab.new_history() as history:
+        for moments in MOMENTS:
+            kill = (chance.randrange(1, 4), chance.choice(POINTS))
+            lab.live(history, EIGHT, recover=True, moment=chance.choice(moments), kill=kill)
+        assert lab.live(history, EIGHT, recover=True) == 0, history.output()
 
-    # One of eight may be so far ahead that there is nothing left to kill behind the last moment.
-    assert history.exits.count(KILLED) >= 2, history.exits
-    assert problems(history, eight_undisturbed, EIGHT) == []
+        # One of eight may be so far ahead that there is nothing left to kill behind the last moment.
+        assert history.exits.count(KILLED) >= 2, history.exits
+        assert problems(history, eight_undisturbed, EIGHT) == []
