@@ -19,10 +19,10 @@ from .postgres_calls import ThreadEngine, engine_on, on_connection, transact
 from .postgres_connections import Connections
 from .postgres_errors import unavailable
 from .postgres_signals import Signals
-from .postgres_trouble import Trouble, said, trouble
+from .postgres_trouble import Trouble, hide_values, said, trouble
 from .postgres_writer import PostgresWriter
 from .protocol import NewMessage, WorkerId
-from .shielded import begin, shielded
+from .shielded import begin, is_last_try, shielded
 from .store import SqlStore
 from .units import AppendUnit, CreateUnit
 from .url import masked, postgres_dsn
@@ -213,7 +213,7 @@ class PostgresStore(SqlStore):
     async def _tried(self, work: Callable[[AsyncEngine, bool], Awaitable[Result]], *, writes: bool) -> Result:
         """Do the work, again while that may help; `work` is told whether it may have been done before."""
         deadline = time.monotonic() + self._deadline_seconds
-        again = False
+        again = in_doubt = False
         while True:
             engine = self._check_open()
             try:
@@ -221,10 +221,14 @@ class PostgresStore(SqlStore):
             except DurableFlowError:
                 raise
             except Exception as exc:
+                hide_values(exc)
                 found = trouble(exc)
-                again = again or found is Trouble.DOUBT
-                if found in (Trouble.DATA, Trouble.LASTING) or time.monotonic() > deadline:
-                    raise self._given_up(exc, found, in_doubt=again and writes) from exc
+                in_doubt = in_doubt or (writes and found is Trouble.DOUBT)
+                # Also what was not committed may still hold its locks, and is to be waited for.
+                again = again or found in (Trouble.DOUBT, Trouble.RECONNECT)
+                hopeless = found in (Trouble.DATA, Trouble.LASTING)
+                if hopeless or time.monotonic() > deadline or is_last_try():
+                    raise self._given_up(exc, found, in_doubt=in_doubt) from exc
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _awaited(self, work: Awaitable[Result]) -> Result:

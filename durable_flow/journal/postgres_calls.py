@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from ..errors import DurableFlowError
 from . import sql
 from .calls import Call
-from .postgres_trouble import NotConnected, Trouble, trouble
+from .postgres_trouble import NotDone, Trouble, trouble
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
@@ -30,11 +30,15 @@ def engine_on(connect: Connect, *, size: int, wait_seconds: float) -> AsyncEngin
         max_overflow=0,
         pool_timeout=wait_seconds,
         skip_autocommit_rollback=True,
+        # Tracebacks show the statement's text only.
+        hide_parameters=True,
     )
 
 
 async def transact(engine: AsyncEngine, call: Call, again: bool) -> Any:
-    """Run a call within one transaction and return its result. Raises what the call or the database raises."""
+    """Run a call within one transaction and return its result. Raises what the call raises, NotDone, and what the
+    commit raises.
+    """
 
     def work(connection: Connection) -> Any:
         def execute(statement: sql.Statement, values: Mapping[str, Any]) -> Sequence[Any]:
@@ -47,7 +51,12 @@ async def transact(engine: AsyncEngine, call: Call, again: bool) -> Any:
         await connection.execution_options(isolation_level="READ COMMITTED")
         # Not by `async with`, which would send a rollback also where nobody answers any more.
         transaction = await connection.begin()
-        result = await connection.run_sync(work)
+        try:
+            result = await connection.run_sync(work)
+        except DurableFlowError:
+            raise
+        except Exception as exc:
+            raise NotDone from exc
         await transaction.commit()
         return result
 
@@ -57,18 +66,19 @@ async def transact(engine: AsyncEngine, call: Call, again: bool) -> Any:
 async def on_connection(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
     """Do the work on one of the pool's connections, which is not used again if it may be broken.
 
-    What the work has begun and not committed is rolled back. Raises NotConnected, what the work raises.
+    What the work has begun and not committed is rolled back. Raises NotDone without a connection, what the work raises.
     """
     try:
         connection = await engine.connect()
     except Exception as exc:
-        raise NotConnected from exc
+        raise NotDone from exc
     try:
         return await work(connection)
     except DurableFlowError:
         raise
     except BaseException as exc:
-        if not isinstance(exc, Exception) or trouble(exc) in (Trouble.DOUBT, Trouble.RECONNECT):
+        broken = not isinstance(exc, Exception) or trouble(exc) in (Trouble.DOUBT, Trouble.RECONNECT)
+        if broken and not connection.invalidated:
             # At once: the pool would first take leave of a server that may not answer.
             raw = await connection.get_raw_connection()
             assert raw.driver_connection is not None

@@ -39,7 +39,7 @@ class Signals:
         self._untold: set[int] = set()
         self._connection: asyncpg.Connection | None = None
         self._busy = asyncio.Lock()
-        self._telling: asyncio.Task[None] | None = None
+        self._telling: asyncio.Future[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
 

@@ -225,10 +225,12 @@ _PARTS: dict[str, tuple[str, Callable[[_Text, Collection[str]], str]]] = {
 }
 
 
+Parameter = tuple[str, int, int | None]
+
+
 @lru_cache(maxsize=512)
-def _statement(
-    parts: frozenset[str], single: tuple[tuple[str, int], ...]
-) -> tuple[str, list[tuple[str, int, int | None]]]:
+def _statement(parts: tuple[str, ...], single: tuple[tuple[str, int], ...]) -> tuple[str, list[Parameter] | None]:
+    """Return the text and its parameters: part, field and row; None if they are all cells of all rows, in order."""
     text = _Text(dict(single))
     made = (f"{name} AS ({make(text, parts)})" for name, (needed, make) in _PARTS.items() if needed in parts)
     expressions = ", ".join(made)
@@ -238,8 +240,10 @@ def _statement(
     if "creates" in parts:
         results.append("SELECT run, run_id FROM creates")
     places = {(part, name): at for part, fields in FIELDS.items() for at, (name, _) in enumerate(fields)}
-    parameters = [(part, places[part, name], row) for part, name, row in text.parameters]
-    return f"WITH {expressions} {' UNION ALL '.join(results)}", parameters
+    parameters: list[Parameter] = [(part, places[part, name], row) for part, name, row in text.parameters]
+    cells = [(part, at, row) for part, count in single for row in range(count) for at in range(len(FIELDS[part]))]
+    statement = f"WITH {expressions} {' UNION ALL '.join(results)}"
+    return statement, None if parameters == cells else parameters
 
 
 def batch_statement(rows: dict[str, list[Sequence[Any]]]) -> tuple[str, list[Any]]:
@@ -249,9 +253,11 @@ def batch_statement(rows: dict[str, list[Sequence[Any]]]) -> tuple[str, list[Any
     """
     alone = len(rows.get("appends", ())) == 1 and "creates" not in rows
     single = tuple(
-        (part, len(values)) for part, values in rows.items() if alone and len(values) <= _ONE_BY_ONE.get(part, 0)
+        [(part, len(values)) for part, values in rows.items() if alone and len(values) <= _ONE_BY_ONE.get(part, 0)]
     )
-    text, parameters = _statement(frozenset(rows), single)
+    text, parameters = _statement(tuple(rows), single)
+    if parameters is None:
+        return text, [cell for values in rows.values() for row in values for cell in row]
     columns = {
         part: list(zip(*values, strict=True)) for part, values in rows.items() if (part, len(values)) not in single
     }

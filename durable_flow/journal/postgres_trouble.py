@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError
 
 from .text import line
 
@@ -24,8 +23,8 @@ class Trouble(enum.Enum):
     LASTING = enum.auto()
 
 
-class NotConnected(Exception):
-    """There was no connection, for the reason that is its cause; nothing was sent."""
+class NotDone(Exception):
+    """What was asked failed before it could have come about, whatever its cause would mean otherwise."""
 
 
 # By SQLSTATE or its class, the longer one first. What is not here leaves the outcome open.
@@ -56,10 +55,8 @@ _BY_STATE = {
 
 def trouble(exc: BaseException) -> Trouble:
     """Tell what an error means."""
-    error = origin(exc)
-    if isinstance(exc, NotConnected):
-        return Trouble.LASTING if _meaning(error) is Trouble.LASTING else Trouble.REFUSED
-    return _meaning(error)
+    found = _meaning(origin(exc))
+    return Trouble.RECONNECT if isinstance(exc, NotDone) and found is Trouble.DOUBT else found
 
 
 def _meaning(error: BaseException) -> Trouble:
@@ -78,17 +75,25 @@ def may_be_of_one(exc: BaseException) -> bool:
 
 
 def origin(exc: BaseException) -> BaseException:
-    """Return the driver's own error."""
-    while isinstance(exc, DBAPIError) or getattr(exc, "sqlstate", None) is None:
-        inner = getattr(exc, "orig", None) or exc.__cause__
-        if inner is None:
-            return exc
+    """Return the driver's own error, or what lies behind it all."""
+    found = exc
+    inner: BaseException | None = exc
+    while inner is not None:
         exc = inner
-    return exc
+        if getattr(exc, "sqlstate", None) is not None:
+            found = exc
+        inner = getattr(exc, "orig", None) or exc.__cause__
+    return found if getattr(found, "sqlstate", None) is not None else exc
+
+
+def hide_values(exc: BaseException) -> None:
+    """Take out of an error what shows a row: that may be nobody else's business."""
+    error = origin(exc)
+    if isinstance(error, asyncpg.PostgresError):
+        error.detail = None
 
 
 def said(exc: BaseException) -> str:
-    """Return the driver's words on one line, without SQL and values: those may be nobody else's business."""
+    """Return the driver's words on one line, without the statement."""
     error = origin(exc)
-    words = str(error.args[0]) if isinstance(error, asyncpg.PostgresError) and error.args else str(error)
-    return f"{type(error).__name__}: {line(' '.join(words.split()))}"
+    return f"{type(error).__name__}: {line(' '.join(str(error).split()))}"

@@ -14,7 +14,7 @@ from . import shielded
 from .postgres_errors import unavailable
 from .postgres_rows import rows_of
 from .postgres_sql import batch_statement
-from .postgres_trouble import Trouble, may_be_of_one, said, trouble
+from .postgres_trouble import Trouble, hide_values, may_be_of_one, said, trouble
 from .protocol import Claim
 from .units import AppendUnit, CreateUnit, fenced, refused
 
@@ -82,7 +82,7 @@ class PostgresWriter:
         # Those of a batch that failed, where it may have been due to one of them.
         self._alone: list[_Job] = []
         self._brought = asyncio.Event()
-        self._draining: asyncio.Task[None] | None = None
+        self._draining: asyncio.Future[None] | None = None
         self._room: list[asyncio.Future[None]] = []
         self._uids: dict[int, str] = {}
         self._closed = False
@@ -319,19 +319,18 @@ class PostgresWriter:
 
     def _not_connected(self, exc: Exception) -> None:
         """Nothing was sent, nor will be for now."""
-        found = Trouble.LASTING if trouble(exc) is Trouble.LASTING else Trouble.REFUSED
+        found = Trouble.LASTING if trouble(exc) in (Trouble.LASTING, Trouble.DATA) else Trouble.REFUSED
         self._jobs = self._failed(self._jobs, exc, found)
         self._alone = self._failed(self._alone, exc, found)
 
     def _in_trouble(self, jobs: list[_Job], exc: Exception) -> None:
         """Tell, or try again, the jobs of a statement that failed; if it may be because of one of them, each alone."""
+        hide_values(exc)
         found = trouble(exc)
         if found in (Trouble.DOUBT, Trouble.RECONNECT):
             self._drop()
         one = may_be_of_one(exc)
-        if one and len(jobs) > 1:
-            for job in jobs:
-                job.unit.again = job.unit.again or found is Trouble.DOUBT
+        if one and len(jobs) > 1 and found in (Trouble.DATA, Trouble.LASTING):
             self._alone += jobs
             return
         left = self._later(self._failed(jobs, exc, found))
@@ -358,7 +357,7 @@ class PostgresWriter:
                 continue
             # Once in doubt, a unit stays it until it was looked for.
             unit.again = unit.again or found is Trouble.DOUBT
-            if found is not Trouble.LASTING and now < job.deadline:
+            if found is not Trouble.LASTING and now < job.deadline and not shielded.is_last_try():
                 left.append(job)
             else:
                 over.append((job, self._lost(unit, exc)))
@@ -373,9 +372,6 @@ class PostgresWriter:
     def _refusal(self, unit: Unit, exc: Exception) -> DurableFlowError:
         if isinstance(unit, AppendUnit) and getattr(exc, "constraint_name", None) == "uq_journal_run_seq":
             return fenced(unit, "other records are at that place")
-        if isinstance(exc, asyncpg.PostgresError):
-            # It shows the row.
-            exc.detail = None
         return refused(unit, exc)
 
     def _lost(self, unit: Unit, exc: Exception) -> JournalError:
