@@ -53,6 +53,16 @@ class Answers:
         error = AlreadyAnsweredError(f"run {self._run_id}: wait {before} is no longer open; answer dropped")
         return emitted._replace(targets=(), answers=None), error
 
+    def asks_for(self, event: Event, wait_id: str | None) -> bool:
+        """Tell whether the event would answer an open wait as a human's answer: one of its type, or the one named."""
+        if wait_id is not None:
+            wait = self._state.waits.get(wait_id)
+            return wait is not None and wait.is_open
+        if not isinstance(event, HumanResponseEvent):
+            return False
+        name = event_name(type(event))
+        return any(wait.is_open and name in wait.wanted for wait in self._state.waits.values())
+
     def require_open(self, event: Event, wait_id: str | None) -> None:
         """Raise AlreadyAnsweredError for an answer to a wait that is not open, by its id or by the event's type."""
         if wait_id is not None:

@@ -194,7 +194,7 @@ class Attachment:
         """Send an event to the run: in order, not yet durable."""
         if not self._begun:
             self._pending.append((event, step))
-        elif self.run is not None:
+        elif self.run is not None and not self._competes(self.run, event, None):
             self.run.receive(event, step).add_done_callback(partial(self._received, event, step))
         else:
             self._require_running()
@@ -204,20 +204,31 @@ class Attachment:
         """Send what a run that was given up meanwhile has not recorded to whoever has it then."""
         error = None if reply.cancelled() else reply.exception()
         if isinstance(error, GivenUp | RunFenced):
-            self.engine.sending.send_soon(self, event, step)
-        elif error is not None:
+            try:
+                self.engine.sending.send_soon(self, event, step)
+            except DurableFlowError as refused:
+                error = refused
+            else:
+                return
+        if error is not None:
             logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
 
     async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
         """Send an event to the run; it is durable on return."""
         await self.ready()
-        if self.run is not None:
+        if self.run is not None and not self._competes(self.run, event, wait_id):
             # Not recorded by a run that is given up meanwhile: whoever has it then gets a message.
             with contextlib.suppress(GivenUp, RunFenced):
                 await asyncio.shield(self.run.receive(event, step, wait_id))
                 return
         self._require_running()
         await self.engine.sending.send(self, event, step, wait_id)
+
+    def _competes(self, run: Run, event: Event, wait_id: str | None) -> bool:
+        """Tell whether others may answer the same question: then the first one in the database counts, and the others
+        learn that they came too late. What is sent after such an answer follows it on the same way.
+        """
+        return run.asks_for(event, wait_id) or self.engine.sending.is_under_way(run.run_id)
 
     async def cancel(self, reason: str) -> None:
         """Cancel the run for good and wait for its end."""

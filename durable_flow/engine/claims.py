@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from ..journal.protocol import FINAL_STATUSES, JournalStore, RunRow, WorkerId
-from ..state import NEEDS_ATTENTION, RUNNING
+from ..journal.protocol import JournalStore, RunRow, WorkerId, is_at_rest
+from ..state import RUNNING
 from .clock import MICROSECONDS
 from .identity import is_gone, is_here
 
@@ -109,7 +109,7 @@ class Owners:
 
 def is_claimable(row: RunRow, now: int, gone: Callable[[str | None], bool]) -> bool:
     """Tell whether an unfinished run may be taken and has something to do."""
-    if row.status in FINAL_STATUSES or row.status == NEEDS_ATTENTION:
+    if is_at_rest(row.status):
         return False
     if row.owner is not None:
         return gone(row.owner)

@@ -21,6 +21,7 @@ from ..errors import (
     RunFenced,
     RunNotFoundError,
     WorkflowRuntimeError,
+    WriteOutcomeUnknown,
 )
 from ..events import StartEvent
 from ..fold import evolve, fold
@@ -44,6 +45,8 @@ from .watcher import Watcher
 logger = logging.getLogger("durable_flow")
 
 
+# How long an engine that ends waits for the database to take note. Without that others see its heartbeat stand still.
+RETIRE_SECONDS = 5.0
 # Killed processes leave a row each; so many may lie about before a start sweeps them up in one commit.
 MAX_GONE_WORKERS = 16
 
@@ -162,19 +165,25 @@ class Engine:
     async def retry(self, program: Program, run_id: str) -> Attachment:
         """Take up a failed or timed-out run: its pending work runs again."""
         await self.ready()
-        row = await self._require_row(run_id)
-        if row.status not in (FAILED, TIMED_OUT):
-            raise WorkflowRuntimeError(
-                f"run {run_id} is {row.status}; flow.retry takes up failed and timed-out runs only"
-                + ("" if row.status in FINAL_STATUSES else f", flow.resume({run_id!r}) unfinished ones")
-            )
         attachment = Attachment(self, program, run_id)
-        self._require_workflow(attachment, row)
-        pauses = growing_pauses()
-        while not await self.taking.take_up(attachment, row, resume=True):
-            if not await self._is_unclaimed(row):
-                raise RunConflictError(f"run {row.run_id} was taken up by another worker at the same moment")
-            await asyncio.sleep(next(pauses))
+        for look, pause in enumerate(growing_pauses()):
+            row = await self._require_row(run_id)
+            self._require_workflow(attachment, row)
+            retried = row.owner is not None and not (await self.owners.gone())(row.owner)
+            if row.status not in (FAILED, TIMED_OUT) and not look:
+                raise WorkflowRuntimeError(
+                    f"run {run_id} is {row.status}; flow.retry takes up failed and timed-out runs only"
+                    + ("" if row.status in FINAL_STATUSES else f", flow.resume({run_id!r}) unfinished ones")
+                )
+            if row.status not in (FAILED, TIMED_OUT) or retried:
+                raise RunConflictError(
+                    f"run {run_id} was taken up by another worker at the same moment; "
+                    f"flow.resume({run_id!r}) follows it"
+                )
+            if await self.taking.take_up(attachment, row, resume=True):
+                break
+            # Its row was locked for a moment, or somebody was faster.
+            await asyncio.sleep(pause)
         return attachment
 
     async def recover(self, program: Program) -> list[Attachment]:
@@ -252,7 +261,11 @@ class Engine:
             records.append(Record(at, now, at == len(facts), fact))
             evolve(state, records[-1])
         new = NewRun(attachment.run_id, start.uid, program.name, program.shape)
-        claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
+        try:
+            claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
+        except WriteOutcomeUnknown:
+            self.taking.give_back_new(new)
+            raise
         if claim is None:
             return False
         run = self.new_run(program, claim, state)
@@ -277,6 +290,11 @@ class Engine:
             if live is not None:
                 self.adopt(attachment, live)
                 return
+            gone = await self.owners.gone()
+            if row.owner is not None and not gone(row.owner) and self.taking.giving_up(row.run_id) is None:
+                self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
+                attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
+                return
             if row.status in FINAL_STATUSES:
                 outcome = await self._recorded_outcome(attachment.program, row)
                 if outcome is not None:
@@ -294,11 +312,6 @@ class Engine:
                 await asyncio.wait([giving_up])
                 row = await self._require_row(row.run_id)
                 continue
-            gone = await self.owners.gone()
-            if row.owner is not None and not gone(row.owner):
-                self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
-                attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
-                return
             if await self.taking.take_up(attachment, row, resume=resume):
                 return
             before, row = row, await self._require_row(row.run_id)
@@ -506,7 +519,9 @@ class Engine:
         async def tell() -> None:
             rows = await self.store.list_runs(workflow=program.name, unfinished=True, limit=1000)
             gone = await self.owners.gone()
-            left = [r for r in rows if r.owner != self.worker.id and (r.owner is None or gone(r.owner))]
+            keys = [r.run for r in rows if r.owner != self.worker.id and (r.owner is None or gone(r.owner))]
+            # Once more: some may have ended, and their worker with them, before the workers were looked at.
+            left = [r for r in await self.store.find_many(keys) if r.status not in FINAL_STATUSES]
             if left:
                 logger.warning(
                     "workflow %s has %d unfinished runs that nobody owns, the newest is %s: "
@@ -581,8 +596,9 @@ class Engine:
         self.runs.clear()
         if self._shared is not None:
             try:
-                await self.store.retire(self.worker)
-            except DurableFlowError as error:
+                async with asyncio.timeout(RETIRE_SECONDS):
+                    await self.store.retire(self.worker)
+            except (DurableFlowError, TimeoutError) as error:
                 logger.warning("worker %s could not be retired: %s", self.worker.id, error)
             await asyncio.gather(*self._background, return_exceptions=True)
             await give_back(self.settings)

@@ -212,6 +212,10 @@ class Run:
             self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id)), reply)
         return reply
 
+    def asks_for(self, event: Event, wait_id: str | None) -> bool:
+        """Tell whether an event from outside answers a question of the run that is still open."""
+        return not self.closed and not self.state.ended and self._answers.asks_for(event, wait_id or named_wait(event))
+
     def cancel(self, reason: str) -> Reply:
         """End the run as cancelled."""
         reply = self.loop.create_future()

@@ -7,7 +7,6 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import DurableFlowError
 from ..events import Event, HumanResponseEvent
 from ..journal.protocol import NewMessage
 from ..serializers.codec import Codec
@@ -34,38 +33,52 @@ class Sending:
         """Tell whether something is on its way."""
         return bool(self._last)
 
+    def is_under_way(self, run_id: str) -> bool:
+        """Tell whether something for this run is on its way."""
+        return run_id in self._last
+
     async def send(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> None:
-        """Put an event into the run's messages."""
-        assert attachment.key is not None
-        route(attachment.program, attachment.run_id, event, step)
-        encoded = self._codec.encode_event(event)
-        message = NewMessage(
-            "event", None, encoded, wait_id or named_wait(event), step, human=isinstance(event, HumanResponseEvent)
-        )
-        await self._engine.store.send(attachment.key, message)
-        self._engine.shared.hear([attachment.key])
+        """Put an event into the run's messages. Raises what makes it unacceptable, and why it is not wanted."""
+        await asyncio.shield(self._in_order(attachment, self._message(attachment, event, step, wait_id)))
 
     def send_soon(self, attachment: Attachment, event: Event, step: str | None) -> None:
-        """As `send`, in order, for callers that cannot await; a failure is logged."""
+        """As `send`, for callers that cannot await. Raises what makes it unacceptable; the rest is logged."""
+        sent = self._in_order(attachment, self._message(attachment, event, step, None))
+        sent.add_done_callback(partial(_log_failure, attachment.run_id))
+
+    async def cancel(self, attachment: Attachment, reason: str) -> None:
+        """Ask the run's owner, or whoever takes it up, to cancel it."""
+        await asyncio.shield(self._in_order(attachment, NewMessage("cancel", reason=reason)))
+
+    def _in_order(self, attachment: Attachment, message: NewMessage) -> asyncio.Task[None]:
+        """Insert a message after those that were sent to the run before."""
         previous = self._last.get(attachment.run_id)
 
-        async def in_order() -> None:
+        async def insert() -> None:
             if previous is not None:
                 await asyncio.wait([previous])
-            try:
-                await self.send(attachment, event, step, None)
-            except DurableFlowError as error:
-                logger.error("%s", error, extra={"action": "send_failed", "run_id": attachment.run_id})
+            assert attachment.key is not None
+            await self._engine.store.send(attachment.key, message)
+            self._engine.shared.hear([attachment.key])
 
-        sent = self._last[attachment.run_id] = self._engine.in_background(in_order())
+        sent = self._last[attachment.run_id] = self._engine.in_background(insert())
         sent.add_done_callback(partial(self._forget_sent, attachment.run_id))
+        return sent
+
+    def _message(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> NewMessage:
+        route(attachment.program, attachment.run_id, event, step)
+        encoded = self._codec.encode_event(event)
+        human = isinstance(event, HumanResponseEvent)
+        return NewMessage("event", None, encoded, wait_id or named_wait(event), step, human=human)
 
     def _forget_sent(self, run_id: str, sent: asyncio.Task[None]) -> None:
         if self._last.get(run_id) is sent:
             del self._last[run_id]
+        if not sent.cancelled():
+            sent.exception()  # whoever sent it may have gone
 
-    async def cancel(self, attachment: Attachment, reason: str) -> None:
-        """Ask the run's owner, or whoever takes it up, to cancel it."""
-        assert attachment.key is not None
-        await self._engine.store.send(attachment.key, NewMessage("cancel", reason=reason))
-        self._engine.shared.hear([attachment.key])
+
+def _log_failure(run_id: str, sent: asyncio.Task[None]) -> None:
+    error = sent.exception() if not sent.cancelled() else None
+    if error is not None:
+        logger.error("%s", error, extra={"action": "send_failed", "run_id": run_id})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
 from ..fold import fold
 from ..incoming import ResumeRequested
-from ..journal.protocol import RunRow
+from ..journal.protocol import NewRun, RunRow
 from ..records import RunClaimed, WaitAnswered
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
@@ -74,7 +74,7 @@ class Taking:
 
     async def _take_up(self, attachment: Attachment, row: RunRow, resume: bool) -> Run | None:
         try:
-            claim = await self._engine.store.claim(row.run, self._engine.worker, epoch=row.epoch)
+            claim = await self._engine.store.claim(row.run, self._engine.worker, epoch=row.epoch, status=row.status)
             if claim is None:
                 return None
             records = await self._engine.store.read(row.run)
@@ -117,6 +117,16 @@ class Taking:
                     await self._engine.store.release(row.run, now.epoch, row.status, row.wake_at)
 
         await self._released(row.run_id, release)
+
+    def give_back_new(self, new: NewRun) -> None:
+        """Begin to give a run back that was to be created, if it was: while this engine lives nobody would take it."""
+
+        async def release() -> None:
+            row = await self._engine.store.find(new.run_id)
+            if row is not None and (row.uid, row.owner, row.epoch) == (new.uid, self._engine.worker.id, 1):
+                await self._engine.store.release(row.run, row.epoch, row.status, row.wake_at)
+
+        self._giving_up[new.run_id] = self._engine.in_background(self._released(new.run_id, release))
 
     async def _released(self, run_id: str, release: Callable[[], Awaitable[None]]) -> None:
         """Release a claim as soon as the database takes it: until then nobody has the run, for this engine lives."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from ..errors import JournalUnavailableError, RunNotFoundError
-from ..journal.protocol import FINAL_STATUSES, RunRow
-from ..state import NEEDS_ATTENTION
+from ..journal.protocol import RunRow, is_at_rest
 from .attachment import Attachment
 from .claims import is_claimable
 from .heart import PULSE_SECONDS
@@ -159,7 +158,7 @@ class Watcher:
         live = self._engine.runs.get(row.run_id)
         if live is not None:
             self._engine.adopt(attachment, live)
-        elif row.status in FINAL_STATUSES or row.status == NEEDS_ATTENTION:
+        elif is_at_rest(row.status) and gone(row.owner):  # else somebody is about to go on with it
             if await self._engine.tell_end(attachment, row):
                 self.forget(attachment)
         elif is_claimable(row, self._engine.now(), gone):

@@ -11,7 +11,7 @@ from ..records import Record, RunClaimed
 from . import sql
 from .delivery import Asked, answered_wait, no_such_run, require_unfinished
 from .encode import MESSAGE_KIND, check_event, check_text, encode
-from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId
+from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId, is_at_rest
 from .text import line
 from .units import Execute
 
@@ -31,8 +31,8 @@ def update_values(run: int, epoch: int, update: RunUpdate, now: int) -> tuple[sq
     }  # fmt: skip
 
 
-def claim(run: int, worker: WorkerId, epoch: int, now: int) -> Call:
-    """Take a run if its epoch is still `epoch`: gives a Claim, or None."""
+def claim(run: int, worker: WorkerId, epoch: int, seen: str, now: int) -> Call:
+    """Take a run if its epoch is still `epoch`, and its status no other than `seen` at rest: gives a Claim, or None."""
     check_text(worker.id, str(run), "worker.id")
 
     def call(execute: Execute, again: bool) -> Claim | None:
@@ -40,12 +40,13 @@ def claim(run: int, worker: WorkerId, epoch: int, now: int) -> Call:
         head = execute(sql.run_locked if again else sql.run_if_free, {"run_": run})
         if not head:
             return None
-        run_id, uid, _, found, owner = head[0]
+        run_id, uid, status, found, owner = head[0]
         # Looked at only now: what the owner before wrote is complete since the run is locked.
         seq, at = execute(sql.last_record, {"run_": run})[0]
         if again and (found, owner) == (epoch + 1, worker.id):
             return Claim(run, run_id, uid, found, seq)
-        if found != epoch:
+        # Who ends or parks a run does not raise its epoch.
+        if found != epoch or (status != seen and is_at_rest(status)):
             return None
         execute(sql.claim_run, {"owner": worker.id, "updated_at": now, "run_": run, "epoch_": epoch})
         # The times of a run never go back, although clocks do.

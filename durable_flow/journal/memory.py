@@ -25,6 +25,7 @@ from .protocol import (
     StreamRow,
     WaitRow,
     WorkerId,
+    is_at_rest,
 )
 from .text import is_fit, line, unfit
 
@@ -128,12 +129,12 @@ class MemoryStore:
         self._stats["commits"] += 1
         self._stats["rows"] += len(records)
 
-    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
-        """Take the run if its epoch is still `epoch`, see JournalStore."""
+    async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
+        """Take the run if its epoch is still `epoch` and its status no other one at rest, see JournalStore."""
         _check_text(worker, "worker")
         self._check_open()
         taken = self._runs.get(run)
-        if taken is None or taken.epoch != epoch:
+        if taken is None or taken.epoch != epoch or (taken.status != status and is_at_rest(taken.status)):
             return None
         claimed = RunClaimed(epoch + 1, worker.id, taken.owner)
         taken.epoch, taken.owner, taken.updated_at = epoch + 1, worker.id, self.now()

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..records import EncodedEvent, EncodedValue, Record
+from ..state import NEEDS_ATTENTION
 
 FINAL_STATUSES = frozenset({"completed", "failed", "timed_out", "cancelled", "terminated"})
+
+
+def is_at_rest(status: str) -> bool:
+    """Tell whether a run of this status goes on only if somebody asks for it: its owner leaves it without a trace."""
+    return status in FINAL_STATUSES or status == NEEDS_ATTENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +187,11 @@ class JournalStore(Protocol):
         Raises SerializationError or PayloadTooLargeError at once for what the database would refuse.
         """
 
-    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
+    async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
         """Take the run if its epoch is still `epoch`: set the owner and epoch + 1, then append `RunClaimed`, a group
-        of its own, at max(seq) + 1. None if somebody else was faster. Whether the run may be taken (owner gone, due, a
-        message waits) is the caller's decision. Source: fencing tokens, Kleppmann 2016.
+        of its own, at max(seq) + 1. None if somebody else was faster, or if the run has ended or needs attention and
+        `status`, which the caller has seen, says otherwise. Whether the run may be taken (owner gone, due, a message
+        waits) is the caller's decision. Source: fencing tokens, Kleppmann 2016.
         """
 
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:

@@ -81,9 +81,9 @@ class SqlStore(SqlQueries):
         await self._room()
         await self.submit(append)
 
-    async def claim(self, run: int, worker: WorkerId, *, epoch: int) -> Claim | None:
-        """Take the run if its epoch is still `epoch`, see JournalStore."""
-        claim: Claim | None = await self._call(calls.claim(run, worker, epoch, self.now()))
+    async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
+        """Take the run if its epoch is still `epoch` and its status no other one at rest, see JournalStore."""
+        claim: Claim | None = await self._call(calls.claim(run, worker, epoch, status, self.now()))
         return claim
 
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:

@@ -183,7 +183,7 @@ async def test_a_failed_commit_is_made_exactly_once(faults: list[Any], store: Sq
     assert (claim.run, claim.seq, claim.epoch) == (row.run, 1, 1)
 
     faults.append(("COMMIT", when, sqlite3.SQLITE_IOERR))
-    taken = await store.claim(claim.run, worker("other"), epoch=1)
+    taken = await store.claim(claim.run, worker("other"), epoch=1, status="running")
     assert taken is not None
     assert (taken.epoch, taken.seq) == (2, 2)
     assert [type(fact) for fact in await facts_of(store, claim.run)].count(RunClaimed) == 1
@@ -204,7 +204,7 @@ async def test_a_commit_that_failed_is_not_taken_for_that_of_a_later_owner(
     faults.append(("COMMIT", "before", sqlite3.SQLITE_IOERR))
     pending = store.submit(run.next(wrote("old")))
     # Whichever comes first: the record at this place is one of the two, and only its writer hears of success.
-    claim = await other.claim(run.run, worker("other"), epoch=1)
+    claim = await other.claim(run.run, worker("other"), epoch=1, status="running")
     result = (await asyncio.gather(pending, return_exceptions=True))[0]
     facts = await facts_of(store, run.run)
     assert claim is not None

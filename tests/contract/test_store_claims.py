@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from durable_flow.errors import JournalUnavailableError, RunFenced
-from durable_flow.journal.protocol import JournalStore, RunRow
+from durable_flow.journal.protocol import JournalStore, RunRow, RunUpdate
 from durable_flow.records import RunClaimed
 
 from .conftest import Backend
@@ -19,7 +19,7 @@ from .samples import FACTS, Owner, create, item_at, numbered, owned, try_create,
 async def test_a_claim_raises_the_epoch_and_is_a_group_of_its_own(store: JournalStore) -> None:
     run = await owned(store, "run-1", wrote())
     before = await store.find("run-1")
-    claim = await store.claim(run.run, worker("next"), epoch=1)
+    claim = await store.claim(run.run, worker("next"), epoch=1, status="running")
     assert claim == (run.run, "run-1", "uid of run-1", 2, 3)
     [record] = await store.read(run.run, after=2)
     assert (record.seq, record.boundary, typed(record.fact)) == (
@@ -37,13 +37,13 @@ async def test_times_of_a_run_do_not_go_back(store: JournalStore) -> None:
     ahead = store.now() + 3_600_000_000
     run = await owned(store)
     await store.append(run.next()._replace(records=numbered([wrote()], after=1, at=ahead)))
-    await store.claim(run.run, worker("next"), epoch=1)
+    await store.claim(run.run, worker("next"), epoch=1, status="running")
     assert (await store.read(run.run))[-1].at >= ahead
 
 
 async def test_the_former_owner_is_fenced_off(store: JournalStore) -> None:
     run = await owned(store)
-    claim = await store.claim(run.run, worker("next"), epoch=1)
+    claim = await store.claim(run.run, worker("next"), epoch=1, status="running")
     assert claim is not None
     with pytest.raises(RunFenced):
         await run.append(wrote())
@@ -53,9 +53,20 @@ async def test_the_former_owner_is_fenced_off(store: JournalStore) -> None:
     await Owner(store, claim).append(wrote())
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "needs_attention"])
+async def test_a_run_that_came_to_rest_is_claimed_only_by_who_has_seen_that(store: JournalStore, status: str) -> None:
+    run = await owned(store)
+    await run.append(wrote(), update=RunUpdate(status, release=True))
+    assert await store.claim(run.run, worker("late"), epoch=1, status="running") is None
+    row = await store.find("run-1")
+    assert row is not None
+    assert (row.status, row.owner, row.epoch, row.seq) == (status, None, 1, run.seq)
+    assert await store.claim(run.run, worker("retries"), epoch=1, status=status) is not None
+
+
 async def test_of_two_claimers_one_wins(store: JournalStore) -> None:
     run = await owned(store)
-    claims = await asyncio.gather(*(store.claim(run.run, worker(f"w{n}"), epoch=1) for n in range(5)))
+    claims = await asyncio.gather(*(store.claim(run.run, worker(f"w{n}"), epoch=1, status="running") for n in range(5)))
     [won] = [claim for claim in claims if claim is not None]
     row = await store.find("run-1")
     assert row is not None
@@ -66,7 +77,7 @@ async def test_of_two_claimers_one_wins(store: JournalStore) -> None:
 async def test_a_claim_and_an_append_at_once_leave_no_gap(store: JournalStore) -> None:
     run = await owned(store)
     append, claim = await asyncio.gather(
-        run.append(wrote()), store.claim(run.run, worker("next"), epoch=1), return_exceptions=True
+        run.append(wrote()), store.claim(run.run, worker("next"), epoch=1, status="running"), return_exceptions=True
     )
     assert not isinstance(claim, BaseException)
     assert claim is not None
@@ -81,12 +92,12 @@ async def test_a_released_run_has_no_owner_and_keeps_its_epoch(store: JournalSto
     row = await store.find("run-1")
     assert row is not None
     assert (row.owner, row.status, row.wake_at, row.epoch, row.seq) == (None, "waiting", 123, 1, 1)
-    assert await store.claim(run.run, worker("next"), epoch=1) is not None
+    assert await store.claim(run.run, worker("next"), epoch=1, status="running") is not None
 
 
 async def test_a_claim_that_is_no_longer_held_cannot_be_released(store: JournalStore) -> None:
     run = await owned(store)
-    await store.claim(run.run, worker("next"), epoch=1)
+    await store.claim(run.run, worker("next"), epoch=1, status="running")
     before = await store.find("run-1")
     await store.release(run.run, 1, "completed", None)
     assert await store.find("run-1") == before
@@ -179,7 +190,7 @@ async def test_a_store_that_is_closed_says_so(backend: Backend) -> None:
     with pytest.raises(JournalUnavailableError, match="open"):
         await create(store, "run-2")
     with pytest.raises(JournalUnavailableError, match="open"):
-        await store.claim(run.run, worker(), epoch=1)
+        await store.claim(run.run, worker(), epoch=1, status="running")
 
 
 async def test_close_finishes_the_writes_under_way(backend: Backend) -> None:
@@ -223,7 +234,7 @@ async def test_another_store_sees_everything(store: JournalStore, other: Journal
 async def test_a_claim_by_another_store_fences_this_one(store: JournalStore, other: JournalStore) -> None:
     run, unhurt = await owned(store, "run-1"), await owned(store, "run-2")
     await run.append(wrote())
-    claim = await other.claim(run.run, worker("other"), epoch=1)
+    claim = await other.claim(run.run, worker("other"), epoch=1, status="running")
     assert claim is not None
     assert claim.seq == 3
     outcomes = await asyncio.gather(run.append(wrote()), unhurt.append(wrote()), return_exceptions=True)
@@ -235,7 +246,9 @@ async def test_two_stores_that_race_agree_on_one_winner(store: JournalStore, oth
     created = await asyncio.gather(*(try_create(s, f"run-{n}") for n in range(10) for s in (store, other)))
     assert sorted(claim.run_id for claim in created if claim) == [f"run-{n}" for n in range(10)]
     runs = [claim.run for claim in created if claim]
-    claims = await asyncio.gather(*(s.claim(run, worker(), epoch=1) for run in runs for s in (store, other)))
+    claims = await asyncio.gather(
+        *(s.claim(run, worker(), epoch=1, status="running") for run in runs for s in (store, other))
+    )
     assert sorted(claim.run for claim in claims if claim) == sorted(runs)
 
 
@@ -255,6 +268,6 @@ async def test_a_worker_that_is_gone_is_forgotten_once_no_run_names_it(store: Jo
     run = await owned(store, "run-1")
     await store.forget(gone)
     assert [w.id for w, _ in await store.workers() if w == gone] == [gone.id]
-    assert await store.claim(run.run, next_, epoch=1) is not None
+    assert await store.claim(run.run, next_, epoch=1, status="running") is not None
     await store.forget(gone)
     assert [w.id for w, _ in await store.workers() if w == gone] == []

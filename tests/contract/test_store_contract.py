@@ -87,7 +87,7 @@ async def test_a_run_that_was_never_created_is_not_there(store: JournalStore) ->
     assert await store.stream(4711) == []
     assert await store.waits(4711) == []
     assert await store.messages([4711]) == []
-    assert await store.claim(4711, worker(), epoch=1) is None
+    assert await store.claim(4711, worker(), epoch=1, status="running") is None
 
 
 async def test_an_update_changes_the_row_with_the_append(store: JournalStore) -> None:
@@ -200,7 +200,7 @@ async def test_an_append_at_another_seq_is_refused_whole(store: JournalStore, af
 @pytest.mark.parametrize("epoch", [0, 1, 3])
 async def test_an_append_of_another_epoch_is_refused_whole(store: JournalStore, epoch: int) -> None:
     run = await owned(store)
-    claim = await store.claim(run.run, worker("next"), epoch=1)
+    claim = await store.claim(run.run, worker("next"), epoch=1, status="running")
     assert claim is not None
     before = await store.find("run-1")
     refused = Owner(store, claim._replace(epoch=epoch)).next(wrote(), update=RunUpdate("completed", release=True))
@@ -222,7 +222,7 @@ async def test_of_two_appends_at_one_seq_exactly_one_is_written(store: JournalSt
 async def test_in_a_batch_every_caller_gets_its_own_outcome(store: JournalStore) -> None:
     runs = [await owned(store, f"run-{n}") for n in range(12)]
     appends = [run.next(wrote(run.run_id), item_at(1)) for run in runs]
-    await store.claim(runs[3].run, worker("thief"), epoch=1)
+    await store.claim(runs[3].run, worker("thief"), epoch=1, status="running")
     appends[5] = runs[5].next(wrote(), after=9)
     appends[7] = runs[7].next(wrote("fine"), wrote("half a pair: \ud800"))
     appends[9] = appends[9]._replace(run=4711)

@@ -219,7 +219,7 @@ async def test_a_fenced_owner_does_not_consume(store: JournalStore) -> None:
     run = await owned(store)
     await store.send(run.run, NewMessage("event", None, event()))
     [row] = await store.messages([run.run])
-    await store.claim(run.run, worker("next"), epoch=1)
+    await store.claim(run.run, worker("next"), epoch=1, status="running")
     with pytest.raises(RunFenced):
         await run.append(MessageReceived(row.id, None, "event"))
     assert await store.messages([run.run]) == [row]

@@ -168,7 +168,10 @@ class Driver:
         self.head[run_id] += len(facts)
 
     async def claim(self, run_id: str, owner: Any, epoch_off: int) -> object:
-        claim = await self.store.claim(self.runs[run_id], owner, epoch=self.epoch[run_id] + epoch_off)
+        row = await self.store.find(run_id)
+        assert row is not None
+        epoch = self.epoch[run_id] + epoch_off
+        claim = await self.store.claim(self.runs[run_id], owner, epoch=epoch, status=row.status)
         if claim is None:
             return "somebody else's"
         self.head[run_id], self.epoch[run_id] = claim.seq, claim.epoch

@@ -735,3 +735,29 @@ async def test_a_released_step_cannot_use_its_context_any_more(new_journal: Call
         await journal.send("r", Answer(text="yes"))
         assert await waiting == "yes"
         assert flow.began == 2
+
+
+@pytest.mark.parametrize("by", ["wait_id", "type"])
+@pytest.mark.parametrize("how", ["handler", "context"])
+async def test_an_answer_that_was_acknowledged_elsewhere_counts_before_one_of_the_owner(
+    url: str, by: str, how: str, log: Log
+) -> None:
+    async with Journal(url) as mine, Journal(url, max_payload_bytes=1 << 20) as others:  # a store of its own
+        flow = Asking(journal=mine)
+        handler = flow.run(run_id="r")
+        asked = await question(handler)
+        extra = {"wait_id": asked.wait_id} if by == "wait_id" else {}
+        # The owner hears of it a moment later; what comes next does not wait for that.
+        assert await others.send("r", Answer(text="theirs", **extra)) is True
+        if how == "handler":
+            with pytest.raises((AlreadyAnsweredError, RunFinishedError)):
+                await handler.send_event(Answer(text="mine", **extra))
+        else:
+            try:
+                handler.ctx.send_event(Answer(text="mine", **extra))
+            except (AlreadyAnsweredError, RunFinishedError):
+                pass
+            else:
+                await log.seen("send_failed")
+        assert await handler == "theirs"
+        assert flow.ran == ["ask", "answered theirs"]

@@ -22,6 +22,8 @@ from durable_flow import (
     Event,
     Journal,
     JournalUnavailableError,
+    NeedsAttentionError,
+    RunConflictError,
     StartEvent,
     StopEvent,
     Workflow,
@@ -31,6 +33,7 @@ from durable_flow import (
 from durable_flow.engine.claims import Owners, growing_pauses
 from durable_flow.engine.heart import Heart, Moment
 from durable_flow.engine.identity import is_gone, is_here, new_worker
+from durable_flow.incoming import AttentionNeeded
 from durable_flow.journal.protocol import WorkerId
 from durable_flow.journal.shared import StoreSettings
 from durable_flow.records import RunClaimed, StepCompleted
@@ -262,7 +265,7 @@ async def test_a_worker_that_lost_its_claim_drops_the_run_and_writes_nothing(fil
     row = await file._shared.store.find("r")
     thief = WorkerId("thief", "elsewhere", "another boot", "another namespace", 1, 1)
     await file._shared.store.heartbeat(thief)
-    claim = await file._shared.store.claim(row.run, thief, epoch=row.epoch)
+    claim = await file._shared.store.claim(row.run, thief, epoch=row.epoch, status="running")
     flow.hold.set()
     (line,) = await log.seen("claim_lost")
     assert line.run_id == "r"
@@ -403,7 +406,7 @@ async def test_an_engine_that_stood_still_leaves_a_run_to_the_worker_that_has_ta
     row = await store.find("r")
     thief = WorkerId("thief", "elsewhere", "another boot", "another namespace", 1, 1)
     await store.heartbeat(thief)
-    claim = await store.claim(row.run, thief, epoch=row.epoch)
+    claim = await store.claim(row.run, thief, epoch=row.epoch, status="running")
     stand_still(flow)
     await log.seen("lapsed")
     flow.hold.set()
@@ -671,3 +674,62 @@ async def test_whoever_read_that_a_run_has_failed_follows_it_if_it_was_retried_e
         assert await retried == "done"
         assert await handler == "done"
         assert flow.tries == 2
+
+
+async def test_a_run_that_is_being_retried_is_not_taken_from_its_owner(url: str) -> None:
+    async with Journal(url) as mine, Journal(url, heartbeat_seconds=4) as others:
+        flow = SecondTry(journal=others)
+        with pytest.raises(ValueError, match="not yet"):
+            await flow.run(run_id="r")
+        # As a retry leaves it for a moment: claimed, and not resumed yet.
+        failed = await others._shared.store.find("r")
+        assert failed is not None
+        engine = flow._durable_engine()
+        claim = await engine.store.claim(failed.run, engine.worker, epoch=failed.epoch, status=failed.status)
+        assert claim is not None
+        with pytest.raises(RunConflictError, match="by another worker"):
+            await SecondTry(journal=mine).retry("r")
+        assert (await mine.run("r")).epoch == claim.epoch
+        handler = SecondTry(journal=mine).run(run_id="r")  # follows it
+        await handler._attachment.ready()
+        assert not handler.is_done()
+
+
+@pytest.mark.parametrize("end", ["completed", "needs attention"])
+async def test_a_run_that_came_to_rest_after_it_was_looked_at_is_not_claimed(
+    url: str, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    async with Journal(url) as mine, Journal(url, heartbeat_seconds=4) as others:
+        flow = Shop(journal=others, hold=asyncio.Event())
+        handler = flow.run(run_id="r", item="lamp")
+        await flow.shipping.wait()
+        store = mine._shared.store
+        running = await store.find("r")
+        assert running is not None
+        if end == "completed":
+            flow.hold.set()
+            assert await handler == "shipped 1 lamp"
+        else:
+            handler._attachment.live().accept(AttentionNeeded("look at it"))
+            with pytest.raises(NeedsAttentionError):
+                await handler
+        rows = [running]
+        find = store.find
+
+        async def as_it_was_at_first(run_id: str) -> Any:
+            return rows.pop() if rows else await find(run_id)
+
+        async def everybody_is_gone(owners: Owners) -> Any:
+            return lambda owner: True
+
+        monkeypatch.setattr(store, "find", as_it_was_at_first)
+        monkeypatch.setattr(Owners, "gone", everybody_is_gone)
+        late = Shop(journal=mine).run(run_id="r", item="lamp")
+        if end == "completed":
+            assert await late == "shipped 1 lamp"
+        else:
+            with pytest.raises(NeedsAttentionError, match="look at it"):
+                await late
+        row = await find("r")
+        assert row is not None
+        assert (row.owner, row.epoch) == (None, running.epoch)
