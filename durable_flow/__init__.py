@@ -34,6 +34,7 @@ from .errors import (
     WorkflowStepDoesNotExistError,
     WorkflowTimeoutError,
     WorkflowValidationError,
+    WriteOutcomeUnknown,
 )
 from .events import (
     Event,
@@ -112,6 +113,7 @@ __all__ = [
     "WorkflowTimedOutEvent",
     "WorkflowTimeoutError",
     "WorkflowValidationError",
+    "WriteOutcomeUnknown",
     "register_adapter",
     "step",
 ]

@@ -409,7 +409,7 @@ class Engine:
         self.shared.published(run.claim.run)
 
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
-        """The run stopped in this process; unless the claim was lost it is given back."""
+        """The run stopped in this process; its claim, if it still has it, is given back."""
         self._forget(run)
         for attachment in tuple(self._attachments.get(run.run_id, ())):
             if error is not None and not isinstance(error, RunFenced):
@@ -418,7 +418,8 @@ class Engine:
                 attachment.detach()
         if not self._attachments.get(run.run_id):
             self._attachments.pop(run.run_id, None)
-        if not isinstance(error, RunFenced) and not self.closed:
+        if not self.closed:
+            # Also one that was fenced: a server that lost its last commits has an older journal of the same epoch.
             self.taking.give_up(run)
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:

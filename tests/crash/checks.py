@@ -78,12 +78,13 @@ def _facts(books: Books, run_id: str) -> Counter[Any]:
         (row.kind, row.step, row.name, row.data.get("attempt", 1))
         + ((row.payload,) if row.kind in ("EventEmitted", "RunCompleted") and row.name != "Approved" else ())
         for row in books.rows
-        if row.run_id == run_id and row.kind not in _INCIDENTAL and not _names_a_wait(row.kind)
-    ) + Counter(row.kind for row in books.rows if row.run_id == run_id and _names_a_wait(row.kind))
+        if row.run_id == run_id and row.kind not in _INCIDENTAL and not _has_a_name_of_its_own(row.kind)
+    ) + Counter(row.kind for row in books.rows if row.run_id == run_id and _has_a_name_of_its_own(row.kind))
 
 
-def _names_a_wait(kind: str) -> bool:
-    return kind in ("WaitAnswered", "WaitTimedOut", "WaitClosed")  # a wait's id is a seq, and those move
+def _has_a_name_of_its_own(kind: str) -> bool:
+    # A wait's id is a seq, and those move; a message's is random where its sender has not given one.
+    return kind in ("WaitAnswered", "WaitTimedOut", "WaitClosed", "MessageReceived")
 
 
 def _stream_of(

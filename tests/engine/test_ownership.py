@@ -278,6 +278,19 @@ async def test_a_worker_that_lost_its_claim_drops_the_run_and_writes_nothing(fil
     assert flow.ran == ["pack", "ship", "ship"]
 
 
+async def test_a_run_whose_last_records_the_database_lost_is_taken_up_again_by_its_own_engine(file: Journal) -> None:
+    flow = Shop(journal=file, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    # A server that crashed without having synced its last commits is back with an older journal.
+    live = handler._attachment.live()
+    live.state.seq += 1
+    flow.hold.set()
+    assert await handler == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship", "ship"]
+    assert (await file.run("r")).epoch == 2
+
+
 # -- Standing still ----------------------------------------------------------------------------------------------------
 
 
