@@ -13,8 +13,8 @@ from .processes import Home
 from .runs import ALONE, EIGHT, LAPS
 
 # On SQLite processes are killed at every commit. A life on Postgres takes longer, as the server starts a process for
-# each connection: of all its tests to end within two minutes, each kills at so many commits, others each time.
-KILLS_ON_POSTGRES = int(os.environ.get("DURABLE_FLOW_TEST_KILLS", "12"))
+# each connection: of all its tests to end within a minute, each kills at so many commits, others each time.
+KILLS_ON_POSTGRES = int(os.environ.get("DURABLE_FLOW_TEST_KILLS", "8"))
 
 
 KINDS: dict[str, Callable[[pytest.FixtureRequest, Path], Place]] = {

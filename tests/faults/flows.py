@@ -16,7 +16,7 @@ class Count(StartEvent):
     name: str
 
 
-class Next(Event):
+class NextCount(Event):
     number: int
 
 
@@ -33,12 +33,12 @@ class Counting(Workflow):
         self._moment = moment
 
     @step
-    async def begin(self, ctx: Context, ev: Count) -> Next:
+    async def begin(self, ctx: Context, ev: Count) -> NextCount:
         ctx.data["name"] = ev.name
-        return Next(number=1)
+        return NextCount(number=1)
 
     @step
-    async def count(self, ctx: Context, ev: Next) -> Next | StopEvent:
+    async def count(self, ctx: Context, ev: NextCount) -> NextCount | StopEvent:
         name = ctx.data["name"]
         self.ran[name, ev.number] += 1
         if self.ran.total() >= self._moment:
@@ -47,7 +47,7 @@ class Counting(Workflow):
         await asyncio.sleep(0.005)
         ctx.data[f"number {ev.number}"] = await ctx.call("square", square, ev.number)
         if ev.number < LAST:
-            return Next(number=ev.number + 1)
+            return NextCount(number=ev.number + 1)
         return StopEvent(result=[ctx.data[f"number {n}"] for n in range(1, LAST + 1)])
 
 

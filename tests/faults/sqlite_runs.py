@@ -17,7 +17,7 @@ from durable_flow.records import StepCompleted
 HELD = 5
 
 
-class Next(Event):
+class NextCount(Event):
     at: int
 
 
@@ -37,14 +37,14 @@ class Counting(Workflow):
         self.hold.set()
 
     @step(num_workers=1)
-    async def count(self, ctx: Context, ev: StartEvent | Next) -> Next | StopEvent:
-        at = ev.at if isinstance(ev, Next) else 0
+    async def count(self, ctx: Context, ev: StartEvent | NextCount) -> NextCount | StopEvent:
+        at = ev.at if isinstance(ev, NextCount) else 0
         self.told.setdefault(ctx.run_id, set()).update(range(at))
         if at == HELD:
             await self.hold.wait()
         ctx.data["counted"] = [*ctx.data.get("counted", []), at]
         ctx.data["filler"] = f"{at}{self.filler}"
-        return Next(at=at + 1) if at + 1 < self.steps else StopEvent(result=ctx.data["counted"])
+        return NextCount(at=at + 1) if at + 1 < self.steps else StopEvent(result=ctx.data["counted"])
 
     @property
     def progress(self) -> int:

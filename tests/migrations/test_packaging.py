@@ -59,7 +59,7 @@ def new_python(tmp_path: Path) -> Path:
 
 
 def install(python: Path, *what: object) -> None:
-    words = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", *what)
+    words = ("install", "--quiet", "--no-deps", "--ignore-installed", "--no-build-isolation", "--no-index", *what)
     run(sys.executable, "-m", "pip", "--python", python, *words, PWD=python.parent)
 
 

@@ -51,7 +51,7 @@ class Go(HumanResponseEvent):
     """Lets a run that has published half of its items go on."""
 
 
-class Item(Event):
+class Numbered(Event):
     number: int
 
 
@@ -92,7 +92,7 @@ class Publisher(Workflow):
     @step
     async def first(self, ctx: Context, ev: StartEvent) -> Half:
         for number in range(1, ITEMS + 1):
-            ctx.write_event_to_stream(Item(number=number))
+            ctx.write_event_to_stream(Numbered(number=number))
             await ctx.checkpoint(f"item {number}")
         return Half()
 
@@ -100,7 +100,7 @@ class Publisher(Workflow):
     async def second(self, ctx: Context, ev: Half) -> StopEvent:
         await ctx.wait_for_event(Go, timeout=None)
         for number in range(ITEMS + 1, 2 * ITEMS + 1):
-            ctx.write_event_to_stream(Item(number=number))
+            ctx.write_event_to_stream(Numbered(number=number))
         return StopEvent(result="published")
 
 
@@ -200,7 +200,7 @@ async def read(life: Life) -> None:
     """Say position and number of each item of the journal's stream."""
     async with Journal(life["url"]) as journal:
         async for item in journal.stream(life["runs"][0], after=life.get("after", 0)):
-            if isinstance(item.event, Item):
+            if isinstance(item.event, Numbered):
                 say(item.position, item.event.number)
     say("end")
 
@@ -209,7 +209,7 @@ async def follow(life: Life) -> None:
     """As `read`, by the handler of a run that another process owns."""
     handler = Publisher(timeout=None, journal=life["url"]).run(run_id=life["runs"][0])
     async for event in handler.stream_events(after=life.get("after", 0)):
-        if isinstance(event, Item):
+        if isinstance(event, Numbered):
             say(handler.stream_position, event.number)
     say("end")
 

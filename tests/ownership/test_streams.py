@@ -15,7 +15,7 @@ from durable_flow import Journal, RunNotFoundError, WorkflowHandler
 from durable_flow.journal.info import StreamItem
 
 from .processes import Process, until
-from .program import ITEMS, Go, Item, Publisher
+from .program import ITEMS, Go, Numbered, Publisher
 
 Start = Callable[..., Any]
 
@@ -51,7 +51,7 @@ async def taken(items: AsyncIterator[StreamItem], count: int) -> list[str]:
     found: list[str] = []
     async with asyncio.timeout(60):
         async for item in items:
-            assert isinstance(item.event, Item)
+            assert isinstance(item.event, Numbered)
             found.append(f"{item.position} {item.event.number}")
             if len(found) == count:
                 break
@@ -131,7 +131,7 @@ async def test_the_handler_of_a_run_in_another_process_is_woken_by_what_it_write
 
 async def numbers(handler: WorkflowHandler) -> list[int]:
     async with asyncio.timeout(60):
-        return [event.number async for event in handler.stream_events() if isinstance(event, Item)]
+        return [event.number async for event in handler.stream_events() if isinstance(event, Numbered)]
 
 
 async def test_a_run_is_woken_by_a_message_that_another_store_sends(

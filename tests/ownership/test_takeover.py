@@ -198,7 +198,7 @@ def unshared() -> tuple[str, ...]:
 
 
 # Without a /proc of its own, a process there sees ours, in which its pids mean other processes.
-@pytest.mark.parametrize("owner_is", ["here", "there", "there, with our /proc"])
+@pytest.mark.parametrize("owner_is", ["here", "there, with our /proc"])
 async def test_a_process_in_another_pid_namespace_takes_a_run_only_when_its_owner_has_expired(
     journal: Journal, alive: Start, notes: Notes, unshared: tuple[str, ...], owner_is: str
 ) -> None:
