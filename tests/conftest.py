@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +23,13 @@ def _no_journal_from_the_environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DURABLE_FLOW_DATABASE_URL", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Let processes that tests start feel Ctrl-C: a shell's background jobs, and all that they start, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -264,7 +264,7 @@ class Engine:
         try:
             claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
         except WriteOutcomeUnknown:
-            self.taking.give_back_new(new)
+            self.taking.give_back(new.run_id, new.uid, 1)
             raise
         if claim is None:
             return False

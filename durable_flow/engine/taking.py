@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
 from ..fold import fold
 from ..incoming import ResumeRequested
-from ..journal.protocol import NewRun, RunRow
+from ..journal.protocol import RunRow
 from ..records import RunClaimed, WaitAnswered
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
@@ -81,8 +81,7 @@ class Taking:
             state = fold(records)
             messages = await self._engine.store.messages([row.run])
         except Exception:
-            # It may have been claimed, and as long as this engine lives nobody else would take it.
-            self._giving_up[row.run_id] = self._engine.in_background(self._give_back(row))
+            self.give_back(row.run_id, row.uid, row.epoch + 1)
             raise
         run = self._engine.new_run(attachment.program, claim, state)
         run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
@@ -108,25 +107,15 @@ class Taking:
         release = self._engine.store.release
         await self._released(run.run_id, partial(release, run.claim.run, run.claim.epoch, *run.standing))
 
-    async def _give_back(self, row: RunRow) -> None:
-        """Give a run back that was to be taken up, if the claim was made."""
+    def give_back(self, run_id: str, uid: str, epoch: int) -> None:
+        """Begin to give back a run whose claim may have been made: nobody else takes it while this engine lives."""
 
         async def release() -> None:
-            for now in await self._engine.store.find_many([row.run]):
-                if (now.owner, now.epoch) == (self._engine.worker.id, row.epoch + 1):
-                    await self._engine.store.release(row.run, now.epoch, row.status, row.wake_at)
+            row = await self._engine.store.find(run_id)
+            if row is not None and (row.uid, row.owner, row.epoch) == (uid, self._engine.worker.id, epoch):
+                await self._engine.store.release(row.run, epoch, row.status, row.wake_at)
 
-        await self._released(row.run_id, release)
-
-    def give_back_new(self, new: NewRun) -> None:
-        """Begin to give a run back that was to be created, if it was: while this engine lives nobody would take it."""
-
-        async def release() -> None:
-            row = await self._engine.store.find(new.run_id)
-            if row is not None and (row.uid, row.owner, row.epoch) == (new.uid, self._engine.worker.id, 1):
-                await self._engine.store.release(row.run, row.epoch, row.status, row.wake_at)
-
-        self._giving_up[new.run_id] = self._engine.in_background(self._released(new.run_id, release))
+        self._giving_up[run_id] = self._engine.in_background(self._released(run_id, release))
 
     async def _released(self, run_id: str, release: Callable[[], Awaitable[None]]) -> None:
         """Release a claim as soon as the database takes it: until then nobody has the run, for this engine lives."""

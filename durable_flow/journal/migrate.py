@@ -109,7 +109,7 @@ def upgrade_url(url: str) -> None:
     shown, config = masked(canonical), _config()
 
     def upgraded(locked: Connection) -> None:
-        version = _postgres_version_of(locked)
+        version = postgres_version_of(locked)
         _check_upgradable(version, config, shown)
         if version is None:
             _refuse_old_servers(locked, shown)
@@ -130,7 +130,7 @@ def version_at(url: str) -> str | None:
     """
     canonical = kept_url(url)
     if is_postgres(canonical):
-        return in_postgres(canonical, _postgres_version_of)
+        return in_postgres(canonical, postgres_version_of)
     path = sqlite_path(canonical)
     if not path.exists():
         return None
@@ -198,7 +198,8 @@ def in_postgres(url: str, work: Callable[[Connection], T]) -> T:
         raise unavailable_postgres(masked(url), exc) from exc
 
 
-def _postgres_version_of(connection: Connection) -> str | None:
+def postgres_version_of(connection: Connection) -> str | None:
+    """Return the revision that a Postgres database has; None if it has no journal yet."""
     if connection.scalar(text(f"SELECT to_regclass('{VERSION_TABLE}')")) is None:
         return None
     version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))

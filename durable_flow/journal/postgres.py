@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from ..errors import DurableFlowError, JournalError, JournalUnavailableError, WriteOutcomeUnknown
+from ..errors import DurableFlowError, JournalError, WriteOutcomeUnknown
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
-from .migrate import VERSION_TABLE, check_version
+from .migrate import check_version, postgres_version_of
 from .postgres_calls import ThreadEngine, engine_on, on_connection, transact
 from .postgres_connections import Connections
 from .postgres_errors import unavailable
@@ -24,7 +24,6 @@ from .postgres_writer import PostgresWriter
 from .protocol import NewMessage, WorkerId
 from .shielded import begin, is_last_try, shielded
 from .store import SqlStore
-from .units import AppendUnit, CreateUnit
 from .url import masked, postgres_dsn
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ _MICROSECONDS = 1_000_000
 _CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 
-class PostgresStore(SqlStore):
+class PostgresStore(SqlStore[PostgresWriter]):
     """A JournalStore in a Postgres database, for one event loop. See JournalStore for its methods.
 
     `durability` "full" survives a power cut of the server, "normal" may lose the last commits by one.
@@ -59,19 +58,12 @@ class PostgresStore(SqlStore):
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         deadline_seconds: float = 30.0,
     ):
-        if durability not in ("full", "normal"):
-            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+        super().__init__(
+            durability=durability, seal=seal, max_payload_bytes=max_payload_bytes, deadline_seconds=deadline_seconds
+        )
         self._dsn = postgres_dsn(url)
         self.url = masked(self._dsn)
-        self._durability = durability
-        self._seal = seal
-        self._limit = max_payload_bytes
-        self._deadline_seconds = deadline_seconds
-        self._opening = asyncio.Lock()
-        self._engine: AsyncEngine | None = None
         self._connections: Connections
-        self._under_way: set[asyncio.Future[Any]] = set()
-        self._writer: PostgresWriter | None = None
         self._signals: Signals | None = None
         self._beats: ThreadEngine | None = None
         # The server's time at a moment of the monotonic clock.
@@ -110,10 +102,7 @@ class PostgresStore(SqlStore):
     async def _look_around(self, connection: AsyncConnection) -> None:
         """Set the clock and check the schema."""
         await self._set_clock(connection)
-        version = None
-        if await connection.scalar(text("SELECT to_regclass(:table)"), {"table": VERSION_TABLE}) is not None:
-            version = await connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-        check_version(version, self.url)
+        check_version(await connection.run_sync(postgres_version_of), self.url)
 
     async def close(self) -> None:
         """Finish the writes that are queued and give back every connection."""
@@ -180,14 +169,6 @@ class PostgresStore(SqlStore):
 
     # -- Reads and writes ----------------------------------------------------------------------------------------------
 
-    def _put(self, unit: AppendUnit | CreateUnit) -> asyncio.Future[Any]:
-        assert self._writer is not None
-        return self._writer.put(unit)
-
-    async def _room(self) -> None:
-        assert self._writer is not None
-        await self._writer.room()
-
     async def send(self, run: int, message: NewMessage) -> bool:
         """Insert a message and tell the run's owner, see SqlStore."""
         sent = await super().send(run, message)
@@ -231,16 +212,6 @@ class PostgresStore(SqlStore):
                     raise self._given_up(exc, found, in_doubt=in_doubt) from exc
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _awaited(self, work: Awaitable[Result]) -> Result:
-        """Do the work, and let a close wait for it: whoever asked for it may have gone."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._under_way.add(task)
-        try:
-            return await work
-        finally:
-            self._under_way.discard(task)
-
     def _given_up(self, exc: Exception, found: Trouble, *, in_doubt: bool) -> JournalError:
         if in_doubt:
             return WriteOutcomeUnknown(
@@ -252,15 +223,5 @@ class PostgresStore(SqlStore):
         return unavailable(self.url, exc)
 
     def stats(self) -> dict[str, Any]:
-        """Return counters since the store was opened: commits, round trips and rows of the writer, appends, creates."""
-        writer = self._writer
-        return {
-            "commits": writer.commits if writer is not None else 0,
-            "round_trips": writer.round_trips if writer is not None else 0,
-            "rows": writer.rows if writer is not None else 0,
-            "appends": self._appends,
-            "creates": self._creates,
-        }
-
-    def _unavailable(self, exc: BaseException) -> JournalUnavailableError:
-        return unavailable(self.url, exc)
+        """Return counters since the store was opened, see SqlStore; round trips of the writer as well."""
+        return {**super().stats(), "round_trips": self._writer.round_trips if self._writer is not None else 0}

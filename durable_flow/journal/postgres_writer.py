@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from ..errors import DurableFlowError, JournalError, JournalUnavailableError, WriteOutcomeUnknown
+from ..errors import DurableFlowError, JournalError, JournalUnavailableError
 from . import shielded
 from .postgres_errors import unavailable
 from .postgres_rows import rows_of
 from .postgres_sql import batch_statement
 from .postgres_trouble import Trouble, hide_values, may_be_of_one, said, trouble
 from .protocol import Claim
-from .units import AppendUnit, CreateUnit, fenced, refused
+from .units import AppendUnit, CreateUnit, fenced, refused, unknown
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -377,12 +377,7 @@ class PostgresWriter:
     def _lost(self, unit: Unit, exc: Exception) -> JournalError:
         if not unit.again:
             return unavailable(self._url, exc)
-        error = WriteOutcomeUnknown(
-            f"{self._url}: a commit failed ({said(exc)}), and whether it was made could not be found out within "
-            f"{self._deadline_seconds:g} seconds. Resume the run when the database works again: its journal tells."
-        )
-        error.__cause__ = exc
-        return error
+        return unknown(self._url, said(exc), self._deadline_seconds, exc)
 
     def _tell(self, outcomes: Iterable[tuple[_Job, Any]]) -> None:
         for job, result in outcomes:

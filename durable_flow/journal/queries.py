@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Select, exists, func, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
@@ -21,6 +21,8 @@ from .tables import journal, messages, runs, stream, waits, workers
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
+
+Result = TypeVar("Result")
 
 _unconsumed = (messages.c.consumed_seq.is_(None), messages.c.undelivered_at.is_(None))
 _head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scalar_subquery()
@@ -70,9 +72,8 @@ class SqlQueries:
     _engine: AsyncEngine | None = None
     _pid = 0
 
-    def _unavailable(self, exc: BaseException) -> JournalUnavailableError:
-        """Return the error that says what is wrong with the database."""
-        raise NotImplementedError
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Future[Any]] = set()
 
     def _check_open(self) -> AsyncEngine:
         if self._engine is None:
@@ -90,17 +91,18 @@ class SqlQueries:
         return await shielded(self._read(statement))
 
     async def _read(self, statement: Select[Any]) -> list[Any]:
-        engine = self._check_open()
+        """Return the rows that a statement selects. Raises JournalUnavailableError."""
+        raise NotImplementedError
+
+    async def _awaited(self, work: Awaitable[Result]) -> Result:
+        """Do the work on a connection, and let a close wait for it: whoever asked for it may have gone."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
         try:
-            connection = await engine.connect()
-            try:
-                return list((await connection.execute(statement)).all())
-            finally:
-                # Not by `async with`, which gives the connection back in a task of its own: a loop that ends cancels
-                # that task before it has begun, and the connection is lost.
-                await connection.close()
-        except DBAPIError as exc:
-            raise self._unavailable(exc.orig or exc) from exc
+            return await work
+        finally:
+            self._under_way.discard(task)
 
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order. Raises DeserializationError."""

@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 from sqlalchemy import Select, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ..errors import JournalError, JournalUnavailableError
+from ..errors import JournalError
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
 from .files import OpenedFile, connect, unavailable
@@ -27,7 +28,7 @@ from .migrate import prepare
 from .protocol import WorkerId
 from .shielded import shielded
 from .store import SqlStore
-from .units import AppendUnit, CallUnit, CreateUnit
+from .units import CallUnit
 from .url import sqlite_path
 from .writer import Writer
 
@@ -42,7 +43,7 @@ _BEAT_SECONDS = 5.0
 _LOOK_SECONDS = 0.02
 
 
-class SqliteStore(SqlStore):
+class SqliteStore(SqlStore[Writer]):
     """A JournalStore in an SQLite file, for one event loop. See JournalStore for its methods.
 
     `durability` "full" survives a power cut, "normal" only a crash of the process. `max_payload_bytes` bounds what one
@@ -58,22 +59,14 @@ class SqliteStore(SqlStore):
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         deadline_seconds: float = 30.0,
     ):
-        if durability not in ("full", "normal"):
-            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+        super().__init__(
+            durability=durability, seal=seal, max_payload_bytes=max_payload_bytes, deadline_seconds=deadline_seconds
+        )
         self.path = sqlite_path(url)
         self.url = f"sqlite:///{self.path}"
-        self._durability = durability
-        self._seal = seal
-        self._limit = max_payload_bytes
-        self._deadline_seconds = deadline_seconds
-        self._opening = asyncio.Lock()
-        self._engine: AsyncEngine | None = None
-        self._writer: Writer | None = None
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._reads: set[asyncio.Task[Any]] = set()
         self._listeners: list[Callable[[Collection[int] | None], None]] = []
         self._next_look: asyncio.Handle | None = None
-        self._appends = self._creates = 0
 
     async def open(self) -> None:
         """Open the file, created or upgraded where needed. Raises JournalUnavailableError, SchemaVersionError."""
@@ -125,8 +118,8 @@ class SqliteStore(SqlStore):
             self._engine = self._writer = None
             if engine is None or writer is None or self._pid != os.getpid():
                 return
-            if self._reads:
-                await asyncio.wait(self._reads)
+            if self._under_way:
+                await asyncio.wait(self._under_way)
             # The readers first: the last connection to be closed tidies the file, and it must be able to write.
             await engine.dispose()
             await writer.close()
@@ -135,28 +128,13 @@ class SqliteStore(SqlStore):
         """Return the host's time in microseconds: SQLite has no clock of its own."""
         return time.time_ns() // 1000
 
-    def _check_writer(self) -> Writer:
-        self._check_open()
-        assert self._writer is not None
-        return self._writer
-
-    def _put(self, unit: AppendUnit | CreateUnit) -> asyncio.Future[Any]:
-        return self._check_writer().put(unit)
-
     async def _read(self, statement: Select[Any]) -> list[Any]:
-        self._check_open()
+        engine = self._check_open()
         self._file.check()
-        # A close waits for it, because it has a connection; whoever asked for it may have gone.
-        task = asyncio.current_task()
-        assert task is not None
-        self._reads.add(task)
         try:
-            return await super()._read(statement)
-        finally:
-            self._reads.discard(task)
-
-    async def _room(self) -> None:
-        await self._check_writer().room()
+            return await self._awaited(_selected(engine, statement))
+        except DBAPIError as exc:
+            raise unavailable(self.path, _origin(exc)) from exc
 
     async def _call(self, call: calls.Call) -> Any:
         writer = self._check_writer()
@@ -215,17 +193,17 @@ class SqliteStore(SqlStore):
                 heard(None)
         self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
-    def stats(self) -> dict[str, Any]:
-        """Return counters since the store was opened: commits, rows of the journal, appends and creates."""
-        writer = self._writer
-        return {
-            "commits": writer.commits if writer is not None else 0,
-            "rows": writer.rows if writer is not None else 0,
-            "appends": self._appends,
-            "creates": self._creates,
-        }
 
-    def _unavailable(self, exc: BaseException) -> JournalUnavailableError:
-        if isinstance(exc, sqlite3.Error) or exc.__cause__ is None:
-            return unavailable(self.path, exc)
-        return unavailable(self.path, exc.__cause__)
+async def _selected(engine: AsyncEngine, statement: Select[Any]) -> list[Any]:
+    connection = await engine.connect()
+    try:
+        return list((await connection.execute(statement)).all())
+    finally:
+        # Not by `async with`, which gives the connection back in a task of its own: a loop that ends cancels that task
+        # before it has begun, and the connection is lost.
+        await connection.close()
+
+
+def _origin(exc: DBAPIError) -> BaseException:
+    error: BaseException = exc.orig or exc
+    return error if isinstance(error, sqlite3.Error) or error.__cause__ is None else error.__cause__

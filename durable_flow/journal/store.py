@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..records import Record
 from . import calls
@@ -18,25 +18,45 @@ if TYPE_CHECKING:
     from ..serializers.base import Seal
 
 
-class SqlStore(SqlQueries):
+class UnitWriter(Protocol):
+    """What a store asks of its writer; `commits` and `rows` count."""
+
+    commits: int
+    rows: int
+
+    def put(self, unit: AppendUnit | CreateUnit) -> asyncio.Future[Any]:
+        """Queue a unit for the next commit and return the future of its result."""
+
+    async def room(self) -> None:
+        """Wait until the queue of units is short enough."""
+
+
+W = TypeVar("W", bound=UnitWriter)
+
+
+class SqlStore(SqlQueries, Generic[W]):
     """A JournalStore in a SQL database, without what the kind of database decides. See JournalStore for its methods."""
 
-    _seal: Seal | None
-    _limit: int
-    _appends = 0
-    _creates = 0
+    def __init__(self, *, durability: str, seal: Seal | None, max_payload_bytes: int, deadline_seconds: float):
+        super().__init__()
+        if durability not in ("full", "normal"):
+            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+        self._durability = durability
+        self._seal = seal
+        self._limit = max_payload_bytes
+        self._deadline_seconds = deadline_seconds
+        self._opening = asyncio.Lock()
+        self._writer: W | None = None
+        self._appends = self._creates = 0
 
     def now(self) -> int:
         """Return the database's time in microseconds."""
         raise NotImplementedError
 
-    def _put(self, unit: AppendUnit | CreateUnit) -> asyncio.Future[Any]:
-        """Queue a unit for the next commit."""
-        raise NotImplementedError
-
-    async def _room(self) -> None:
-        """Wait until the queue of units is short enough."""
-        raise NotImplementedError
+    def _check_writer(self) -> W:
+        self._check_open()
+        assert self._writer is not None
+        return self._writer
 
     async def _call(self, call: calls.Call) -> Any:
         """Run a function within a transaction, again until its outcome is known."""
@@ -44,10 +64,10 @@ class SqlStore(SqlQueries):
 
     async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
         """Create a run, see JournalStore. Raises SerializationError, PayloadTooLargeError."""
-        self._check_open()
+        writer = self._check_writer()
         for text in (*new, update.status, worker.id):
             check_text(text, new.run_id, "run")
-        await self._room()
+        await writer.room()
         encoded = encode(0, new.run_id, 0, 1, records, self._limit)
         now = self.now()
         final = update.status in FINAL_STATUSES
@@ -55,7 +75,7 @@ class SqlStore(SqlQueries):
             *new, update.status, 1, None if final or update.release else worker.id, update.wake_at, now, now,
             now if final else None, line(update.error),
         )  # fmt: skip
-        claim: Claim | None = await self._put(CreateUnit(values, encoded))
+        claim: Claim | None = await self._check_writer().put(CreateUnit(values, encoded))
         self._creates += claim is not None
         return claim
 
@@ -64,7 +84,7 @@ class SqlStore(SqlQueries):
 
         Raises SerializationError or PayloadTooLargeError at once for what the database would refuse.
         """
-        self._check_open()
+        writer = self._check_writer()
         run, run_id, after, epoch, records, update = append
         encoded = encode(run, run_id, after, epoch, records, self._limit)
         changed, last = None, False
@@ -73,12 +93,11 @@ class SqlStore(SqlQueries):
             changed = calls.update_values(run, epoch, update, self.now())
             last = update.release or update.status in FINAL_STATUSES
         self._appends += 1
-        return self._put(AppendUnit(run, run_id, after, epoch, encoded, changed, last))
+        return writer.put(AppendUnit(run, run_id, after, epoch, encoded, changed, last))
 
     async def append(self, append: Append) -> None:
         """Make the records durable, see JournalStore. Raises RunFenced, SerializationError, PayloadTooLargeError."""
-        self._check_open()
-        await self._room()
+        await self._check_writer().room()
         await self.submit(append)
 
     async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
@@ -109,3 +128,13 @@ class SqlStore(SqlQueries):
     async def forget(self, worker: WorkerId) -> None:
         """Delete the row of a worker that is gone, unless an unfinished run still names it."""
         await self._call(calls.forget(worker))
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters since the store was opened: commits, rows of the journal, appends and creates."""
+        writer = self._writer
+        return {
+            "commits": writer.commits if writer is not None else 0,
+            "rows": writer.rows if writer is not None else 0,
+            "appends": self._appends,
+            "creates": self._creates,
+        }

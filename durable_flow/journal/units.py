@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DurableFlowError, JournalError, RunFenced
+from ..errors import DurableFlowError, JournalError, RunFenced, WriteOutcomeUnknown
 from . import sql
 from .encode import Encoded
 
@@ -73,5 +73,15 @@ def refused(unit: Unit, exc: Exception) -> DurableFlowError:
     else:
         what = f"run {unit.values[0]}: its creation" if isinstance(unit, CreateUnit) else "a write"
     error = JournalError(f"{what} was refused ({type(exc).__name__}: {exc}). Nothing was written.")
+    error.__cause__ = exc
+    return error
+
+
+def unknown(where: str, reason: object, deadline_seconds: float, exc: Exception) -> WriteOutcomeUnknown:
+    """Return the error for a unit that may have been written to the database `where`."""
+    error = WriteOutcomeUnknown(
+        f"{where}: a commit failed ({reason}), and whether it was made could not be found out within "
+        f"{deadline_seconds:g} seconds. Resume the run when the database works again: its journal tells."
+    )
     error.__cause__ = exc
     return error

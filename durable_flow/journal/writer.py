@@ -13,10 +13,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from ..errors import JournalError, JournalUnavailableError, WriteOutcomeUnknown
+from ..errors import JournalError, JournalUnavailableError
 from .batch import Batch, is_trouble
 from .files import PASSING, OpenedFile, grow_write_ahead_log, is_unwritten, primary_code, unavailable
-from .units import AppendUnit, Unit
+from .units import AppendUnit, Unit, unknown
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -340,12 +340,7 @@ class Writer:
     def _lost(self, job: _Job, exc: Exception) -> JournalError:
         if not job.in_doubt:
             return unavailable(self._path, exc)
-        error = WriteOutcomeUnknown(
-            f"{self._path}: a commit failed ({exc}), and whether it was made could not be found out within "
-            f"{self._deadline_seconds:g} seconds. Resume the run when the database works again: its journal tells."
-        )
-        error.__cause__ = exc
-        return error
+        return unknown(str(self._path), exc, self._deadline_seconds, exc)
 
     def _tell(self, outcomes: list[tuple[_Job, Any]]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}

@@ -151,6 +151,8 @@ class Driver:
                 case "receives":
                     rows = await self.store.messages([self.runs[run_id]])
                     facts += [MessageReceived(row.id, row.message_id, row.kind) for row in rows[: arguments[0]]]
+        if update is not None and update.status == "completed":
+            facts.append(RunCompleted(event(), None))
         if opened <= 10 and facts:
             await self._append(run_id, facts, update, seq_off, epoch_off)
             self.position[run_id], self.waits[run_id] = position, opened

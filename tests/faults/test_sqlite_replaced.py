@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -135,6 +137,35 @@ async def test_nothing_that_was_acknowledged_is_lost_with_a_deleted_write_ahead_
     flow = await asyncio.to_thread(asyncio.run, first())
     for name in ("copy.db", "jobs.db"):
         await asyncio.to_thread(asyncio.run, then(name, {"r": set(flow.told["r"])}))
+
+
+@pytest.mark.parametrize("quiet_seconds", [0, 3600])
+async def test_a_log_that_another_one_replaces_is_found_in_a_busy_folder_and_in_a_quiet_one(
+    tmp_path: Path, quiet_seconds: int
+) -> None:
+    path, log = tmp_path / "jobs.db", tmp_path / "jobs.db-wal"
+    async with Journal(f"sqlite:///{path}") as journal:
+        flow = Counting(STEPS, journal=journal)
+        long_ago = time.time() - quiet_seconds
+        os.utime(tmp_path, (long_ago, long_ago))
+        # The folder is looked at here, and was not touched for as long as said.
+        assert await flow.run(run_id="before") == list(range(STEPS))
+        log.rename(tmp_path / "kept")
+        shutil.copy(tmp_path / "kept", log)
+        with pytest.raises(JournalUnavailableError, match=r"jobs\.db-wal was deleted or replaced"):
+            await flow.run(run_id="after")
+
+
+async def test_a_log_that_another_process_shortened_by_a_checkpoint_is_still_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with in_the_middle(path) as (journal, flow):
+        other = sqlite3.connect(path, isolation_level=None)
+        assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
+        other.close()
+        assert (tmp_path / "jobs.db-wal").stat().st_size == 0
+        flow.hold.set()
+        assert await flow.run(run_id="r") == list(range(STEPS))
+        assert await completions(journal, "r") == STEPS
 
 
 @pytest.fixture
