@@ -148,6 +148,7 @@ class Run:
         self._appended: list[Record] = []
         self._replies: list[tuple[int, Reply]] = []  # each with the seq of its last record
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0
         self._idle: asyncio.TimerHandle | None = None
         self._status = self.standing
         self._live_events: dict[int, tuple[EncodedEvent, Event]] = {}
@@ -467,9 +468,16 @@ class Run:
 
     def _set_alarm(self, at: int) -> None:
         if self._alarm is not None:
+            if self._alarm_at <= at:
+                return  # it rings too early at worst, and is then set again: mostly the time only moves on
             self._alarm.cancel()
         delay = max(0.0, (at - self.clock.now()) / MICROSECONDS)
-        self._alarm = self.loop.call_later(min(delay, 86_400.0), self._turn_soon)
+        self._alarm_at = at
+        self._alarm = self.loop.call_later(min(delay, 86_400.0), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._turn_soon()
 
     def _timeout_message(self) -> str:
         active = ", ".join(sorted(self.running_steps())) or None

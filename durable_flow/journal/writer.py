@@ -353,5 +353,8 @@ class Writer:
                 job.future.set_result(result)
         here = asyncio._get_running_loop()  # None on the thread
         for loop, results in by_loop.items():
+            if loop is here:
+                self._wake(results)
+                continue
             with contextlib.suppress(RuntimeError):  # a loop that has ended, and with it everybody who waited
-                (loop.call_soon if loop is here else loop.call_soon_threadsafe)(self._wake, results)
+                loop.call_soon_threadsafe(self._wake, results)
