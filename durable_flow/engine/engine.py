@@ -284,6 +284,7 @@ class Engine:
             self._require_arguments(attachment, fold(first).arguments, arguments)
         attachment.key = row.run
         pauses = growing_pauses()
+        stale = True  # at first the row may say of a run that was given back since it was read that it is ours
         while True:
             # A run that is live here knows better than its row: it may have been retried a moment ago.
             live = self.runs.get(row.run_id)
@@ -292,6 +293,10 @@ class Engine:
                 return
             gone = await self.owners.gone()
             if row.owner is not None and not gone(row.owner) and self.taking.giving_up(row.run_id) is None:
+                if stale and row.owner == self.worker.id:
+                    stale = False
+                    row = await self._require_row(row.run_id)
+                    continue
                 self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
                 attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
                 return

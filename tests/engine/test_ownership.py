@@ -689,6 +689,33 @@ async def test_whoever_read_that_a_run_has_failed_follows_it_if_it_was_retried_e
         assert flow.tries == 2
 
 
+async def test_a_run_that_is_given_back_just_after_its_row_was_read_is_taken_up(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(run_id="r", item="lamp")
+    await flow.shipping.wait()
+    await released(handler)
+    store, taking = journal._shared.store, flow._durable_engine().taking
+    find = store.find
+
+    async def before_the_release(run_id: str) -> Any:
+        monkeypatch.undo()
+        row = await find(run_id)
+        assert row is not None
+        giving_up = taking.giving_up(run_id)
+        if giving_up is not None:
+            await asyncio.wait([giving_up])
+        return row._replace(owner=flow._durable_engine().worker.id)
+
+    monkeypatch.setattr(store, "find", before_the_release)
+    flow.shipping.clear()
+    second = await flow.resume("r")
+    await flow.shipping.wait()
+    flow.hold.set()
+    assert await second == "shipped 1 lamp"
+
+
 async def test_a_run_that_is_being_retried_is_not_taken_from_its_owner(url: str) -> None:
     async with Journal(url) as mine, Journal(url, heartbeat_seconds=4) as others:
         flow = SecondTry(journal=others)
