@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError
 from ..events import Event
 from ..journal.protocol import StreamRow
+from ..logs import fields, said
 from .outcome import Outcome
 from .run import GivenUp
 
@@ -58,7 +59,7 @@ class Attachment:
                 self.send_soon(event, step)
             except DurableFlowError as error:
                 # Its sender went on long ago: it was sent before the run had begun.
-                logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
+                logger.error("%s", said(error), extra=fields("send_failed", self.run_id))
         self._pending.clear()
         if self._abandoned and not self.interested:
             self.engine.loop.call_soon(self._release)
@@ -88,7 +89,7 @@ class Attachment:
         self.failure = error
         if not self.interested:
             # Nobody may ever await the handler; an error must not pass in silence.
-            logger.error("%s", error, extra={"action": "run_unavailable", "run_id": self.run_id})
+            logger.error("%s", said(error), extra=fields("run_unavailable", self.run_id))
         self._begun = True
         self._pending.clear()
         self.detach()
@@ -211,7 +212,7 @@ class Attachment:
             else:
                 return
         if error is not None:
-            logger.error("%s", error, extra={"action": "send_failed", "run_id": self.run_id})
+            logger.error("%s", said(error), extra=fields("send_failed", self.run_id))
 
     async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
         """Send an event to the run; it is durable on return."""

@@ -28,6 +28,7 @@ from ..fold import evolve, fold
 from ..incoming import StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
+from ..logs import fields, said
 from ..records import EncodedValue, Record, RunCompleted
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
@@ -490,7 +491,7 @@ class Engine:
         logger.warning(
             "this process stood still for over %g s, or its machine slept; others may have taken up its %d runs. What "
             "its steps were doing is dropped, and it goes on with those runs that are free",
-            self.options.expiry_seconds, len(runs), extra={"action": "lapsed"},
+            self.options.expiry_seconds, len(runs), extra=fields("lapsed"),
         )  # fmt: skip
         for run in runs:
             attachments = list(self._attachments.get(run.run_id, ()))
@@ -514,7 +515,8 @@ class Engine:
             if is_claimable(row, self.now(), await self.owners.gone()) and not self.closed:
                 await self.taking.take_up(Attachment(self, run.program, run.run_id), row)
         except DurableFlowError as error:
-            logger.warning("run %s is left to others: %s", run.run_id, error, extra={"run_id": run.run_id})
+            extra = fields("run_left", run.run_id)
+            logger.warning("run %s is left to others: %s", run.run_id, said(error), extra=extra)
 
     def _tell_of_unfinished(self, program: Program) -> None:
         """Say once per workflow how to take up what earlier processes left."""
@@ -532,7 +534,7 @@ class Engine:
                 logger.warning(
                     "workflow %s has %d unfinished runs that nobody owns, the newest is %s: "
                     "`await flow.recover()` takes up those that have something to do, `await flow.resume(run_id)` one",
-                    program.name, len(left), left[0].run_id, extra={"action": "unfinished_runs"},
+                    program.name, len(left), left[0].run_id, extra=fields("unfinished_runs"),
                 )  # fmt: skip
 
         self.in_background(tell())
@@ -605,7 +607,8 @@ class Engine:
                 async with asyncio.timeout(RETIRE_SECONDS):
                     await self.store.retire(self.worker)
             except (DurableFlowError, TimeoutError) as error:
-                logger.warning("worker %s could not be retired: %s", self.worker.id, error)
+                extra = fields("worker_not_retired")
+                logger.warning("worker %s could not be retired: %s", self.worker.id, said(error), extra=extra)
             await asyncio.gather(*self._background, return_exceptions=True)
             await give_back(self.settings)
 

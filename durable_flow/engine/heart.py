@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..journal.protocol import JournalStore, WorkerId
+from ..logs import fields
 
 logger = logging.getLogger("durable_flow")
 
@@ -98,7 +99,7 @@ class Heart(threading.Thread):
             logger.warning(
                 "the event loop has been blocked for over %.0f s; steps in flight: %s. Make the step that blocks it a "
                 "plain `def` step, or use asyncio.to_thread. Its runs are kept",
-                now - self._asked_at, ", ".join(steps) or "none", extra={"action": "loop_blocked", "steps": steps},
+                now - self._asked_at, ", ".join(steps) or "none", extra=fields("loop_blocked", steps=steps),
             )  # fmt: skip
 
     def _answered(self) -> None:

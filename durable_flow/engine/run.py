@@ -34,6 +34,7 @@ from ..incoming import (
     WaitDue,
 )
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
+from ..logs import fields, said
 from ..records import (
     EncodedEvent,
     EventEmitted,
@@ -245,7 +246,8 @@ class Run:
             targets = route(self.program, self.run_id, event, row.step)
             stop = encoded if isinstance(event, StopEvent) else None
         except DurableFlowError as error:
-            logger.error("message %d reaches no step: %s", row.id, error, extra={"run_id": self.run_id})
+            extra = fields("message_unroutable", self.run_id, row.step, row=row.id)
+            logger.error("message %d of run %s reaches no step: %s", row.id, self.run_id, said(error), extra=extra)
             return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
         return EventReceived(EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), message, stop)
 
@@ -330,7 +332,7 @@ class Run:
         elif reply is not None:
             reply.set_exception(error)
         else:
-            logger.warning("%s", error, extra={"action": "answer_dropped", "run_id": self.run_id})
+            logger.warning("%s", said(error), extra=fields("answer_dropped", self.run_id))
         return incoming._replace(emitted=emitted)
 
     def everybodys_drafts(self) -> tuple[Fact, ...]:
@@ -341,8 +343,8 @@ class Run:
                     execution.detect_changes()
                 except SerializationError as error:
                     logger.warning(
-                        "run %s ends; a change in place by step %r is lost: %s", self.run_id, execution.step, error,
-                        extra={"action": "change_lost", "run_id": self.run_id, "step": execution.step},
+                        "run %s ends; a change in place by step %r is lost: %s", self.run_id, execution.step,
+                        said(error), extra=fields("change_lost", self.run_id, execution.step, execution.attempt),
                     )  # fmt: skip
         return self.drafts.take_all()
 
@@ -421,7 +423,7 @@ class Run:
                 logger.warning(
                     "step %r of run %s ran again after a crash and came to another %s of %r; the recorded one stands",
                     fact.task.step, self.run_id, fact.kind, fact.name,
-                    extra={"action": "step_diverged", "run_id": self.run_id, "step": fact.task.step},
+                    extra=fields("step_diverged", self.run_id, fact.task.step, fact.attempt),
                 )  # fmt: skip
             case StepFailed():
                 self._step_ended(fact.task)
@@ -429,7 +431,7 @@ class Run:
                 logger.warning(
                     "step %r of run %s failed (attempt %d): %s%s",
                     fact.task.step, self.run_id, fact.attempt, fact.error.type, retry,
-                    extra={"action": "step_failed", "run_id": self.run_id, "step": fact.task.step},
+                    extra=fields("step_failed", self.run_id, fact.task.step, fact.attempt),
                 )  # fmt: skip
             case _:
                 pass  # nobody in this process waits for it
@@ -588,7 +590,7 @@ class Run:
 
     def _release_if_idle(self) -> None:
         if self.state.parked and not self.executions and not self._inbox and not self._appending:
-            logger.info("run %s released", self.run_id, extra={"action": "run_released", "run_id": self.run_id})
+            logger.info("run %s released", self.run_id, extra=fields("run_released", self.run_id))
             self.release()
 
     def _finish(self) -> None:
@@ -613,7 +615,7 @@ class Run:
         self.error = error
         action = "claim_lost" if isinstance(error, RunFenced) else "run_dropped"
         logger.warning(
-            "run %s stopped in this process: %s", self.run_id, error, extra={"action": action, "run_id": self.run_id}
+            "run %s stopped in this process: %s", self.run_id, said(error), extra=fields(action, self.run_id)
         )
         self._close()
         self.host.run_dropped(self, error)

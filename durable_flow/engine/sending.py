@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..events import Event, HumanResponseEvent
 from ..journal.protocol import NewMessage
+from ..logs import fields, said
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from .attachment import Attachment
@@ -81,4 +82,4 @@ class Sending:
 def _log_failure(run_id: str, sent: asyncio.Task[None]) -> None:
     error = sent.exception() if not sent.cancelled() else None
     if error is not None:
-        logger.error("%s", error, extra={"action": "send_failed", "run_id": run_id})
+        logger.error("%s", said(error), extra=fields("send_failed", run_id))

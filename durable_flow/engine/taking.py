@@ -13,6 +13,7 @@ from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnkn
 from ..fold import fold
 from ..incoming import ResumeRequested
 from ..journal.protocol import RunRow
+from ..logs import fields, said
 from ..records import RunClaimed, WaitAnswered
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
@@ -88,7 +89,7 @@ class Taking:
         run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
         logger.info(
             "run %s taken up at seq %d", row.run_id, state.seq,
-            extra={"action": "run_recovered", "run_id": row.run_id, "seq": state.seq},
+            extra=fields("run_recovered", row.run_id, seq=state.seq),
         )  # fmt: skip
         self._engine.adopt(attachment, run)
         if resume and (state.ended or state.attention):
@@ -129,10 +130,12 @@ class Taking:
                     break
                 except (JournalUnavailableError, WriteOutcomeUnknown) as error:
                     if not attempt:
-                        logger.warning("run %s is not yet given back: %s", run_id, error)
+                        extra = fields("run_kept", run_id)
+                        logger.warning("run %s is not yet given back: %s", run_id, said(error), extra=extra)
                     await asyncio.sleep(pause)
         except DurableFlowError as error:
-            logger.warning("run %s could not be released: %s", run_id, error, extra={"run_id": run_id})
+            extra = fields("run_not_released", run_id)
+            logger.warning("run %s could not be released: %s", run_id, said(error), extra=extra)
         finally:
             self._giving_up.pop(run_id, None)
         self._engine.look_soon()

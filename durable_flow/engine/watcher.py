@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import JournalUnavailableError, RunNotFoundError
 from ..journal.protocol import RunRow, is_at_rest
+from ..logs import fields, said
 from .attachment import Attachment
 from .claims import is_claimable
 from .heart import PULSE_SECONDS
@@ -91,9 +92,9 @@ class Watcher:
                 try:
                     await self._look()
                 except JournalUnavailableError as error:
-                    logger.warning("polling failed, trying again: %s", error, extra={"action": "poll_failed"})
-                except Exception:
-                    logger.exception("polling failed, trying again", extra={"action": "poll_failed"})
+                    logger.warning("polling failed, trying again: %s", error, extra=fields("poll_failed"))
+                except Exception as error:
+                    logger.error("polling failed, trying again: %s", said(error), extra=fields("poll_failed"))
         finally:
             end_listening()
             if self._pulse is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from ..logs import fields
 from . import shielded
 from .postgres_trouble import said
 
@@ -83,7 +84,7 @@ class Signals:
                 if not self._closed:
                     await asyncio.sleep(_TOGETHER_SECONDS)
         except Exception as exc:
-            logger.debug("hints were not sent: %s", said(exc), extra={"action": "hints_lost"})
+            logger.debug("hints were not sent: %s", said(exc), extra=fields("hints_lost"))
             self._drop()
         finally:
             self._telling = None
@@ -101,7 +102,7 @@ class Signals:
                 self._call(None)
                 await lost.wait()
             except Exception as exc:
-                logger.debug("hints cannot be heard: %s", said(exc), extra={"action": "hints_lost"})
+                logger.debug("hints cannot be heard: %s", said(exc), extra=fields("hints_lost"))
                 self._drop()
             await asyncio.sleep(_RETRY_SECONDS)
 

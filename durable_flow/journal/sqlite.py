@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..errors import JournalError
+from ..logs import fields
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
 from .files import OpenedFile, connect, unavailable
@@ -151,7 +152,7 @@ class SqliteStore(SqlStore[Writer]):
             writer.put_from_thread(CallUnit(calls.beat(worker, self.now()))).result(_BEAT_SECONDS)
         except (JournalError, concurrent.futures.TimeoutError) as exc:
             error = exc if isinstance(exc, JournalError) else unavailable(self.path, writer.trouble or exc)
-            logger.warning("no heartbeat, trying again: %s", error, extra={"action": "heartbeat_missed"})
+            logger.warning("no heartbeat, trying again: %s", error, extra=fields("heartbeat_missed"))
             return False
         return True
 
