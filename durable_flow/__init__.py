@@ -25,6 +25,7 @@ from .errors import (
     RunNotFoundError,
     SchemaVersionError,
     SerializationError,
+    ServiceNotFoundError,
     StepDivergedError,
     StepReleased,
     WorkflowCancelledByUser,
@@ -51,8 +52,10 @@ from .events import (
 from .handler import WorkflowHandler
 from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
+from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
 from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter
+from .service import ServiceManager
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -79,6 +82,10 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "Resource",
+    "ResourceConfig",
+    "ResourceDefinition",
+    "ResourceManager",
     "RetryPolicy",
     "RunConflictError",
     "RunFailedError",
@@ -91,6 +98,8 @@ __all__ = [
     "Seal",
     "SerializationError",
     "Serializer",
+    "ServiceManager",
+    "ServiceNotFoundError",
     "StartEvent",
     "StateInfo",
     "StepDivergedError",

@@ -10,6 +10,7 @@ DurableFlowError
 ├── WorkflowTimeoutError             the budget of active time is used up (also a TimeoutError)
 ├── WorkflowCancelledByUser          the run was cancelled
 ├── WorkflowDone                     internal to upstream programs that import it
+├── ServiceNotFoundError             a ServiceManager has no service of this name (also a LookupError)
 ├── ContextStateError                a Context method was used where or when it cannot work
 ├── ContextSerdeError                a serialized context that cannot be read
 ├── RunIdError                       a run id of the wrong form (also a ValueError)
@@ -80,6 +81,10 @@ class WorkflowCancelledByUser(DurableFlowError):
 
 class WorkflowDone(DurableFlowError):
     """Kept for programs that import it; the engine never raises it."""
+
+
+class ServiceNotFoundError(DurableFlowError, LookupError):
+    """A ServiceManager was asked for a service that it does not have."""
 
 
 class ContextStateError(DurableFlowError):

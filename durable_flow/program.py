@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from .context import Context
 from .errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from .events import Event
+from .injection import Injector
 from .retry_policy import RetryPolicy
 from .serializers.codec import Codec
-from .signatures import StepConfig
-from .steps import Caller, StepTable
+from .signatures import StepConfig, renamed
+from .steps import Caller, StepTable, caller_of
 
 if TYPE_CHECKING:
     from .engine.execution import Execution
@@ -24,8 +25,9 @@ class WorkflowProgram:
     """Implements `engine.program.Program` for a workflow instance. Never changes: a new table makes a new program."""
 
     def __init__(
-        self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool
-    ):
+        self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool,
+        injector: Injector | None = None,
+    ):  # fmt: skip
         self.table = table
         self.name = name
         self.shape = table.shape
@@ -35,6 +37,8 @@ class WorkflowProgram:
         self.answer_types: tuple[type[Event], ...] = table.answer_types
         self.codec = codec
         self.verbose = verbose
+        self.injector = injector
+        self.injected_steps = frozenset() if injector is None else injector.steps
         self._instance = instance
         self._calls: dict[str, tuple[Caller, bool]] = {
             step.name: (table.callers[step.name], step.context_parameter is not None) for step in table.steps.values()
@@ -49,9 +53,20 @@ class WorkflowProgram:
         """Tell whether the step accepts exactly the event's class. Raises WorkflowStepDoesNotExistError."""
         return type(event) in self._step(step).accepted
 
-    def call(self, step: str, event: Event, execution: Execution | FromThread) -> Any:
+    async def inject(self, step: str, run_id: str) -> Mapping[str, Any]:
+        """Return the resources and services that the step is given. Raises what a resource's factory raises."""
+        assert self.injector is not None
+        return await self.injector.values(step, run_id)
+
+    def call(
+        self, step: str, event: Event, execution: Execution | FromThread, given: Mapping[str, Any] | None = None
+    ) -> Any:
         """Call the step: a coroutine for an async step, the result for a plain function."""
         caller, takes_context = self._calls[step]
+        if given:
+            assert self.injector is not None
+            config = self.table.steps[step]
+            caller = caller_of(renamed(config, step, self.injector.filled(config, given)))
         context = Context._of(execution, self.table.state_class) if takes_context else None
         return caller(self._instance, event, context)
 

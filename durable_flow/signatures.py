@@ -15,7 +15,10 @@ from pydantic import BaseModel
 
 from .errors import WorkflowValidationError
 from .events import Event
+from .injection import Injected, read_injection
+from .resource import ResourceDefinition
 from .retry_policy import RetryPolicy
+from .service import ServiceDefinition
 
 StepFunction = Callable[..., Any]
 Parameter = inspect.Parameter
@@ -41,6 +44,8 @@ class StepConfig:
         is_method: whether the workflow instance is its first argument.
         num_workers: how many of its tasks run at once within a run.
         retry_policy: asked after each failure; None: the run fails.
+        resources: the parameters that get a resource.
+        services: the parameters that get a service, by their name.
     """
 
     name: str
@@ -56,6 +61,8 @@ class StepConfig:
     is_method: bool
     num_workers: int
     retry_policy: RetryPolicy | None
+    resources: tuple[ResourceDefinition, ...] = ()
+    services: tuple[ServiceDefinition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,7 @@ def inspect_step(
         parameters = _without_self(reader, parameters)
     events: dict[str, tuple[type[Event], ...]] = {}
     contexts: dict[str, type[BaseModel] | None] = {}
+    injected: list[Injected] = []
     for parameter in parameters:
         if parameter.annotation is Parameter.empty:
             if parameter.name == "ctx":
@@ -96,6 +104,9 @@ def inspect_step(
             continue
         elif accepted := reader.events(parameter):
             events[parameter.name] = accepted
+            continue
+        elif (found := reader.injection(parameter)) is not None:
+            injected.append(found)
             continue
         _require_default(reader, parameter)
     if len(contexts) > 1:
@@ -120,6 +131,8 @@ def inspect_step(
         is_method=is_method,
         num_workers=options.num_workers,
         retry_policy=options.retry_policy,
+        resources=tuple(found for found in injected if isinstance(found, ResourceDefinition)),
+        services=tuple(found for found in injected if isinstance(found, ServiceDefinition)),
     )
 
 
@@ -148,7 +161,7 @@ def _require_default(reader: _Reader, parameter: Parameter) -> None:
     ):
         raise reader.problem(
             f"has a parameter {parameter.name!r} that is neither an event nor a Context. Annotate it with an event "
-            "class, or give it a default value."
+            "class; with Annotated[T, Resource(...)] or, for a service, its class; or give it a default value."
         )
 
 
@@ -235,6 +248,14 @@ class _Reader:
                 f"mixes events with {others} in parameter {parameter.name!r}. Keep the event classes only."
             )
         return events
+
+    def injection(self, parameter: Parameter) -> Injected | None:
+        """Return what a parameter that takes neither event nor Context asks for, None if it cannot be injected."""
+        annotation = self.resolve(parameter.annotation, f"parameter {parameter.name!r}")
+        try:
+            return read_injection(annotation, parameter)
+        except ValueError as error:
+            raise self.problem(f"has a parameter {parameter.name!r} that cannot be injected: {error}") from error
 
     def returns(self) -> _Returns:
         annotation = self._signature().return_annotation

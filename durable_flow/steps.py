@@ -147,7 +147,7 @@ def _build(cls: type) -> StepTable:
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
         state_class=state_class,
         shape=_shape(steps.values(), state_class),
-        callers={step.name: _caller(step) for step in steps.values()},
+        callers={step.name: caller_of(step) for step in steps.values()},
     )
 
 
@@ -204,7 +204,7 @@ def _shape(steps: Iterable[StepConfig], state_class: type[BaseModel] | None) -> 
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _caller(step: StepConfig) -> Caller:
+def caller_of(step: StepConfig) -> Caller:
     """Return the call of a step with nothing left to find out; the usual signatures get a call of their own."""
     function = step.function
     positional, keyword, defaults = _plan(step)

@@ -8,24 +8,29 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .engine.engine import Engine, EngineSettings, engine_for
 from .errors import WorkflowRuntimeError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import GRAPH_CHECKS, find_problems, uses_humans
 from .handler import WorkflowHandler
+from .injection import Injector
 from .journal.journal import URL_VARIABLE, Journal
 from .journal.runid import require_run_id
 from .program import WorkflowProgram
+from .resource import ResourceManager
 from .serializers.base import MAX_PAYLOAD_BYTES
 from .serializers.codec import Codec
 from .serializers.json import JsonSerializer
+from .service import ServiceManager
 from .signatures import StepFunction
 from .steps import StepTable, add_free_step, step_table
 
 if TYPE_CHECKING:
     from .serializers import Serializer
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class WorkflowSettings:
     verbose: bool
     journal: Journal | str | None
     serializer: Serializer | None
-    resource_manager: Any
+    resource_manager: ResourceManager
+    service_manager: ServiceManager
     num_concurrent_runs: int | None
     checked: bool
     skip_graph_checks: frozenset[str]
@@ -64,14 +70,14 @@ class Workflow:
         timeout: float | None = 60.0,
         disable_validation: bool = False,
         verbose: bool = False,
-        resource_manager: Any = None,
+        resource_manager: ResourceManager | None = None,
         num_concurrent_runs: int | None = None,
         runtime: None = None,
         workflow_name: str | None = None,
         skip_graph_checks: Collection[str] | None = None,
         serializer: Serializer | None = None,
         journal: Journal | str | None = None,
-        service_manager: Any = None,
+        service_manager: ServiceManager | None = None,
     ):
         """Set up an instance. Nothing is opened and no event loop is needed.
 
@@ -79,14 +85,14 @@ class Workflow:
             timeout: seconds of active time that a run may take; waiting for humans does not count. None: no limit.
             disable_validation: do not check the graph of steps and events before the first run.
             verbose: print a line when a step starts and when it completes.
-            resource_manager: accepted for old programs; steps take no resources yet.
+            resource_manager: makes and keeps the resources of steps; None: one of this instance's own.
             num_concurrent_runs: checked, not enforced yet: every run of this instance runs at once.
             runtime: accepted for programs that pass None; durable_flow has one engine.
             workflow_name: under which runs are journaled; default is the class's `__qualname__`.
             skip_graph_checks: checks to leave out, of "reachability", "terminal_event" and "dead_end".
             serializer: how events and context values are stored; default is exact JSON.
             journal: a URL or a Journal; None: DURABLE_FLOW_DATABASE_URL, else sqlite:///durable_flow.db.
-            service_manager: accepted for old programs.
+            service_manager: the services that steps may take; None: one of this instance's own.
 
         Raises WorkflowConfigurationError if the steps accept no or several StartEvent classes, or return no or several
         StopEvent classes; WorkflowValidationError for an argument or a step that cannot work; ValueError for
@@ -106,7 +112,8 @@ class Workflow:
             verbose=verbose,
             journal=journal,
             serializer=serializer,
-            resource_manager=resource_manager,
+            resource_manager=_manager(ResourceManager, resource_manager, "resource_manager"),
+            service_manager=_manager(ServiceManager, service_manager, "service_manager"),
             num_concurrent_runs=num_concurrent_runs,
             checked=not disable_validation,
             skip_graph_checks=_known_checks(skip_graph_checks),
@@ -120,6 +127,20 @@ class Workflow:
         Raises WorkflowValidationError if it is not decorated, is a method, or its name is taken.
         """
         add_free_step(cls, function)
+
+    def add_workflows(self, **workflows: Workflow) -> None:
+        """Register workflows as services: a step gets one by a parameter of that name, annotated with its class.
+
+        Raises WorkflowValidationError for anything that is no workflow instance.
+        """
+        services = _settings(self).service_manager
+        for name, workflow in workflows.items():
+            if not isinstance(workflow, Workflow):
+                raise WorkflowValidationError(
+                    f"add_workflows({name}={type(workflow).__name__}): it takes instances of workflows, as in "
+                    f"add_workflows({name}=MyWorkflow()). Any other object is given to ServiceManager.add."
+                )
+            services.add(name, workflow)
 
     @property
     def workflow_name(self) -> str:
@@ -141,12 +162,17 @@ class Workflow:
         """All event classes that the steps accept or return."""
         return list(step_table(type(self)).event_classes)
 
-    def validate(self) -> bool:
+    def validate(self, validate_resource_configs: bool = True, validate_resources: bool = False) -> bool:
         """Check that steps and events fit together; return whether a human is asked on the way.
 
-        Raises WorkflowValidationError with every problem found. `disable_validation=True` leaves the checks out.
+        `validate_resource_configs`: the files that ResourceConfig names are read, too. `validate_resources`: every
+        resource is made once and forgotten. Raises WorkflowValidationError with every problem found.
+        `disable_validation=True` leaves the checks out.
         """
-        return uses_humans(self._durable_prepare().table.nodes())
+        program = self._durable_prepare(validate_resource_configs)
+        if validate_resources and _settings(self).checked and program.injector is not None:
+            program.injector.require_resources()
+        return uses_humans(program.table.nodes())
 
     def run(
         self, ctx: None = None, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
@@ -211,10 +237,11 @@ class Workflow:
         )
         return engine_for(journal.settings, options)
 
-    def _durable_prepare(self) -> WorkflowProgram:
+    def _durable_prepare(self, validate_resource_configs: bool = True) -> WorkflowProgram:
         """Return the program for a new run: that of the steps as they are now, checked once.
 
-        Raises WorkflowValidationError with every problem of the graph, or if `super().__init__()` was not called.
+        Raises WorkflowValidationError with every problem of the graph, if a service or the file of a resource is
+        missing, or if `super().__init__()` was not called.
         """
         settings, program = _settings(self), self._durable_program
         table = step_table(type(self))
@@ -225,7 +252,12 @@ class Workflow:
             if problems:
                 listed = "".join(f"\n  - {problem}" for problem in problems)
                 raise WorkflowValidationError(f"workflow {type(self).__qualname__} cannot run:{listed}")
-            self._durable_checked = table
+            if program.injector is not None and validate_resource_configs:
+                program.injector.require_configs()
+            if program.injector is None or validate_resource_configs:
+                self._durable_checked = table
+        if program.injector is not None:
+            program.injector.require_services(type(self).__qualname__)
         return program
 
     def _durable_start_event(self, start_event: StartEvent | None, arguments: Mapping[str, Any]) -> StartEvent:
@@ -287,9 +319,21 @@ def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
     # Messages are always JSON.
     codec = Codec(serializer, readers=(exact,), max_payload_bytes=limit)
+    injector = Injector(table.steps.values(), settings.service_manager, settings.resource_manager)
     return WorkflowProgram(
-        workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose
-    )
+        workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose,
+        injector=injector if injector.steps else None,
+    )  # fmt: skip
+
+
+def _manager(kind: type[M], given: M | None, name: str) -> M:
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise WorkflowValidationError(
+            f"{name}={type(given).__name__}: it must be a {kind.__name__}, or None for one of its own."
+        )
+    return given
 
 
 def _require_timeout(timeout: object) -> None:

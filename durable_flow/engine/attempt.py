@@ -33,10 +33,11 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
                 return
         if run.program.verbose:
             print(f"Running step {step}")
+        given = await run.program.inject(step, run.run_id) if step in run.program.injected_steps else None
         if step in run.program.sync_steps:
-            result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution))
+            result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution), given)
         else:
-            result = await run.program.call(step, event, execution)
+            result = await run.program.call(step, event, execution, given)
         events = run.program.emitted(step, result)
         if run.program.verbose:
             produced = ", ".join(type(e).__name__ for e in events)

@@ -32,6 +32,8 @@ class Program(Protocol):
     """Encodes and decodes events and context values."""
     verbose: bool
     """Whether to print a line at each step's start and end."""
+    injected_steps: frozenset[str]
+    """Names of the steps that are given resources or services."""
 
     def targets(self, event: Event) -> tuple[str, ...]:
         """Return the names of the steps that accept this event, in definition order."""
@@ -39,8 +41,13 @@ class Program(Protocol):
     def accepts(self, step: str, event: Event) -> bool:
         """Tell whether the step takes the event. Raises WorkflowStepDoesNotExistError."""
 
-    def call(self, step: str, event: Event, execution: Execution | FromThread) -> Any:
-        """Call the step: a coroutine for an async step, the result for a sync one."""
+    async def inject(self, step: str, run_id: str) -> Mapping[str, Any]:
+        """Return what one of `injected_steps` is given, by parameter. Raises what a factory raises."""
+
+    def call(
+        self, step: str, event: Event, execution: Execution | FromThread, given: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Call the step, with what it is given: a coroutine for an async step, the result for a sync one."""
 
     def emitted(self, step: str, result: Any) -> tuple[Event, ...]:
         """Return the events that a step's result stands for. Raises WorkflowRuntimeError for anything else."""

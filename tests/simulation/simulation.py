@@ -175,7 +175,7 @@ class WatchedDrafts(Drafts):
 class WatchedProgram(WorkflowProgram):
     """A workflow's program that tells what its steps read."""
 
-    def call(self, step: str, event: Event, execution: Any) -> Any:
+    def call(self, step: str, event: Event, execution: Any, given: Any = None) -> Any:
         assert isinstance(execution, Execution)
         watch = execution.run.watch  # type: ignore[attr-defined]
         if execution.task_id.seq > len(execution.run.store.records):  # type: ignore[attr-defined]
@@ -198,7 +198,7 @@ class WatchedProgram(WorkflowProgram):
         execution.read = watched_read  # type: ignore[assignment,method-assign]
         execution.visible_keys = watched_keys  # type: ignore[method-assign]
         execution.collect = watched_collect  # type: ignore[method-assign]
-        return super().call(step, event, execution)
+        return super().call(step, event, execution, given)
 
 
 class Human:

@@ -305,11 +305,12 @@ def test_no_event_parameter(annotations):
         step(method({**annotations, "return": B}, nothing))
 
 
-def test_a_parameter_that_nobody_fills():
+@pytest.mark.parametrize("annotation", [{}, {"service": dict[str, A]}])
+def test_a_parameter_that_nobody_fills(annotation):
     def needs(self, ev, service): ...
 
     with pytest.raises(WorkflowValidationError, match=r"'service' that is neither an event nor a Context.*default"):
-        step(method({"ev": A, "service": int, "return": B}, needs))
+        step(method({"ev": A, **annotation, "return": B}, needs))
 
 
 def test_several_event_parameters():

@@ -24,7 +24,7 @@ FLOORS = {
     3: {"engine"},
     4: {
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
-        *("program", "signatures", "steps", "types"),
+        *("program", "signatures", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names
     },
     5: {"cli", "web", "testing", "integrations"},

@@ -14,6 +14,8 @@ from durable_flow.errors import (
     WorkflowValidationError,
 )
 from durable_flow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from durable_flow.resource import ResourceManager
+from durable_flow.service import ServiceManager
 from durable_flow.workflow import Workflow
 
 
@@ -330,7 +332,9 @@ def test_other_bad_arguments():
 
 
 def test_arguments_of_old_programs_are_accepted():
-    assert Simple(service_manager=object(), resource_manager=object(), runtime=None).validate() is False
+    assert (
+        Simple(service_manager=ServiceManager(), resource_manager=ResourceManager(), runtime=None).validate() is False
+    )
 
 
 def test_the_stored_name_is_the_qualname_or_the_one_given():
