@@ -52,6 +52,7 @@ from .events import (
 from .handler import WorkflowHandler
 from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
+from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
 from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter
@@ -94,6 +95,7 @@ __all__ = [
     "RunIdError",
     "RunInfo",
     "RunNotFoundError",
+    "RunObserver",
     "SchemaVersionError",
     "Seal",
     "SerializationError",

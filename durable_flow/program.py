@@ -18,6 +18,7 @@ from .steps import Caller, StepTable, caller_of
 
 if TYPE_CHECKING:
     from .engine.execution import Execution
+    from .engine.observing import Observers
     from .engine.threads import FromThread
 
 
@@ -26,7 +27,7 @@ class WorkflowProgram:
 
     def __init__(
         self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool,
-        injector: Injector | None = None,
+        injector: Injector | None = None, observers: Observers | None = None,
     ):  # fmt: skip
         self.table = table
         self.name = name
@@ -37,6 +38,7 @@ class WorkflowProgram:
         self.answer_types: tuple[type[Event], ...] = table.answer_types
         self.codec = codec
         self.verbose = verbose
+        self.observers = observers
         self.injector = injector
         self.injected_steps = frozenset() if injector is None else injector.steps
         self._instance = instance

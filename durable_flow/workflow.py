@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .engine.engine import Engine, EngineSettings, engine_for
+from .engine.observing import Observers
 from .errors import WorkflowRuntimeError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import GRAPH_CHECKS, find_problems, uses_humans
@@ -18,6 +20,7 @@ from .handler import WorkflowHandler
 from .injection import Injector
 from .journal.journal import URL_VARIABLE, Journal
 from .journal.runid import require_run_id
+from .observers import RunObserver
 from .program import WorkflowProgram
 from .resource import ResourceManager
 from .serializers.base import MAX_PAYLOAD_BYTES
@@ -44,6 +47,7 @@ class WorkflowSettings:
     serializer: Serializer | None
     resource_manager: ResourceManager
     service_manager: ServiceManager
+    observers: Observers | None
     num_concurrent_runs: int | None
     checked: bool
     skip_graph_checks: frozenset[str]
@@ -78,13 +82,14 @@ class Workflow:
         serializer: Serializer | None = None,
         journal: Journal | str | None = None,
         service_manager: ServiceManager | None = None,
+        observers: Iterable[RunObserver] = (),
     ):
         """Set up an instance. Nothing is opened and no event loop is needed.
 
         Args:
             timeout: seconds of active time that a run may take; waiting for humans does not count. None: no limit.
             disable_validation: do not check the graph of steps and events before the first run.
-            verbose: print a line when a step starts and when it completes.
+            verbose: print and log what steps do: start and end, names of events and of the context keys they wrote.
             resource_manager: makes and keeps the resources of steps; None: one of this instance's own.
             num_concurrent_runs: checked, not enforced yet: every run of this instance runs at once.
             runtime: accepted for programs that pass None; durable_flow has one engine.
@@ -93,6 +98,7 @@ class Workflow:
             serializer: how events and context values are stored; default is exact JSON.
             journal: a URL or a Journal; None: DURABLE_FLOW_DATABASE_URL, else sqlite:///durable_flow.db.
             service_manager: the services that steps may take; None: one of this instance's own.
+            observers: told of every record of this instance's runs in this process, see RunObserver.
 
         Raises WorkflowConfigurationError if the steps accept no or several StartEvent classes, or return no or several
         StopEvent classes; WorkflowValidationError for an argument or a step that cannot work; ValueError for
@@ -114,6 +120,7 @@ class Workflow:
             serializer=serializer,
             resource_manager=_manager(ResourceManager, resource_manager, "resource_manager"),
             service_manager=_manager(ServiceManager, service_manager, "service_manager"),
+            observers=_observers(observers),
             num_concurrent_runs=num_concurrent_runs,
             checked=not disable_validation,
             skip_graph_checks=_known_checks(skip_graph_checks),
@@ -322,7 +329,7 @@ def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
     injector = Injector(table.steps.values(), settings.service_manager, settings.resource_manager)
     return WorkflowProgram(
         workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose,
-        injector=injector if injector.steps else None,
+        injector=injector if injector.steps else None, observers=settings.observers,
     )  # fmt: skip
 
 
@@ -334,6 +341,18 @@ def _manager(kind: type[M], given: M | None, name: str) -> M:
             f"{name}={type(given).__name__}: it must be a {kind.__name__}, or None for one of its own."
         )
     return given
+
+
+def _observers(observers: Iterable[RunObserver]) -> Observers | None:
+    found = tuple(observers)
+    for observer in found:
+        method = getattr(observer, "appended", None)
+        if not callable(method) or isinstance(observer, type) or inspect.iscoroutinefunction(method):
+            raise WorkflowValidationError(
+                f"observers=[{observer!r}]: an observer is an object with a plain (not async) method "
+                "appended(run_id, workflow, records)."
+            )
+    return Observers(found) if found else None
 
 
 def _require_timeout(timeout: object) -> None:

@@ -12,6 +12,7 @@ from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, U
 from ..incoming import AttentionNeeded, Question, StepRaised, StepReturned
 from ..records import EncodedEvent, ErrorInfo, EventEmitted
 from ..state import Task
+from . import narration
 from .answers import answer_schema
 from .clock import MICROSECONDS
 from .execution import Execution
@@ -32,17 +33,16 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             if event is None:
                 return
         if run.program.verbose:
-            print(f"Running step {step}")
+            narration.step_began(execution, event)
         given = await run.program.inject(step, run.run_id) if step in run.program.injected_steps else None
         if step in run.program.sync_steps:
             result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution), given)
         else:
             result = await run.program.call(step, event, execution, given)
         events = run.program.emitted(step, result)
-        if run.program.verbose:
-            produced = ", ".join(type(e).__name__ for e in events)
-            print(f"Step {step} produced {f'event {produced}' if produced else 'no event'}")
         returned = _returned(run, execution, events)
+        if run.program.verbose:
+            narration.step_returned(execution, events)
     except StepReleased:
         if not run.closed:
             raise
@@ -124,6 +124,8 @@ async def _raised(run: Run, execution: Execution, task: Task, error: BaseExcepti
             error.add_note(f"and a change in place of its context was undone: {second}")
         execution.drop_changes()
         drafts = execution.finish(completed=False)
+    if run.program.verbose:
+        narration.step_raised(execution, error)
     attention = str(error) if isinstance(error, StepDivergedError) else None
     retry_at = None
     if attention is None and isinstance(error, Exception):

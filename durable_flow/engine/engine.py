@@ -270,6 +270,7 @@ class Engine:
         if claim is None:
             return False
         run = self.new_run(program, claim, state)
+        run.told(records)
         run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
         self.begin_run(run)
@@ -332,6 +333,7 @@ class Engine:
             idle_release_seconds=self.options.idle_release_seconds,
         )  # fmt: skip
         run.tail.listeners.add(partial(self.shared.published, claim.run))
+        run.followers = self.shared.followers
         self.runs[claim.run_id] = run
         self._watcher.start()
         return run

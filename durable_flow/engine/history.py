@@ -57,6 +57,10 @@ class History:
                 return self._earlier.pop(at)
         return None
 
+    def written(self) -> list[str]:
+        """Return the keys of the writes that were taken."""
+        return [name for (kind, name), k in self._used.items() if kind == WRITE and k]
+
     def standing_write(self, key: str) -> Effect | None:
         """Return the next recorded write of this key that the step has not repeated yet."""
         writes = self._writes.get(key) if self._writes else None

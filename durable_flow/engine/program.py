@@ -10,6 +10,7 @@ from ..events import Event
 if TYPE_CHECKING:
     from ..serializers.codec import Codec
     from .execution import Execution
+    from .observing import Observers
     from .threads import FromThread
 
 
@@ -31,7 +32,9 @@ class Program(Protocol):
     codec: Codec
     """Encodes and decodes events and context values."""
     verbose: bool
-    """Whether to print a line at each step's start and end."""
+    """Whether to print and log a line at each step's start and end."""
+    observers: Observers | None
+    """Who is told what has become durable; None: nobody."""
     injected_steps: frozenset[str]
     """Names of the steps that are given resources or services."""
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, assert_never
 
 from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
@@ -133,6 +133,9 @@ class Run:
         self.answered_before: frozenset[str] = frozenset()
         self.outcome: Outcome | None = None
         self.closed = False
+        # Who is told of each append; nearly always nobody.
+        self.observers = program.observers
+        self.followers: Mapping[int, Collection[Callable[[], None]]] = {}
         # What the run's row says, as far as it is durable: status and wake_at.
         self.standing = (state.status, None if state.status == RUNNING else state.wake_at)
         self.durable_seq = state.seq
@@ -380,6 +383,8 @@ class Run:
         error = appended.exception() if not appended.cancelled() else DurableFlowError("the append was cancelled")
         if error is None:
             self.standing = self._status
+            if self.observers is not None or self.followers:
+                self.told(self._appended)
         if self.closed:
             self._tell_replies(error)  # released meanwhile: what was under way has an outcome all the same
             return
@@ -555,6 +560,13 @@ class Run:
         future: asyncio.Future[Any] = self.loop.create_future()
         self._timers.setdefault(timer, []).append(future)
         return future
+
+    def told(self, records: Sequence[Record]) -> None:
+        """Tell observers, and who follows the journal in this loop, that these records are durable."""
+        if self.observers is not None:
+            self.observers.tell(self.run_id, self.program.name, records)
+        for wake in tuple(self.followers.get(self.claim.run, ())):
+            wake()
 
     def note_divergence(self, task_id: TaskId, place: Place) -> bool:
         """Tell whether this divergence is new: it is recorded once."""

@@ -163,6 +163,10 @@ class StepContext:
             self.run.live.set(key, value, encoded)
             self._touched[key] = None
 
+    def written_keys(self) -> list[str]:
+        """Return the keys that this execution has written or deleted so far."""
+        return self._history.written()
+
     def detect_changes(self, *, strict: bool = True) -> None:
         """Turn changes in place of objects that the step has read into writes.
 

@@ -91,6 +91,7 @@ class Taking:
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra=fields("run_recovered", row.run_id, seq=state.seq),
         )  # fmt: skip
+        run.told(records[-1:])
         self._engine.adopt(attachment, run)
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))

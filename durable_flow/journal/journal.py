@@ -26,6 +26,8 @@ DEFAULT_URL = "sqlite:///durable_flow.db"
 URL_VARIABLE = "DURABLE_FLOW_DATABASE_URL"
 # Behind the hints of the store.
 STREAM_POLL_SECONDS = 1.0
+# So many records are read at a time by those who follow a run.
+FOLLOW_PAGE = 1000
 
 
 class Journal:
@@ -207,6 +209,34 @@ class Journal:
             if not rows and ended:
                 return
             row = await self._row(run_id)
+
+    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Record]:
+        """Yield a run's records with a seq above `after`, live, until the run has ended.
+
+        In order, without gaps or repetitions, in any process; whoever breaks off goes on with the last `seq`. Payloads
+        are encoded, see `decode`. Raises RunNotFoundError.
+        """
+        row = await self._row(run_id)
+        while True:
+            ended = row.status in FINAL_STATUSES
+            records = await self._next_records(row.run, after, wait=not ended)
+            for record in records:
+                after = record.seq
+                yield record
+            if not records and ended:
+                return
+            row = await self._row(run_id)
+
+    async def _next_records(self, run: int, after: int, *, wait: bool) -> list[Record]:
+        """Return records; if there are none and `wait` says so, after something may have been written."""
+        changed = asyncio.Event()
+        with self._shared.following(run, changed.set):
+            records = await self._shared.store.read(run, after=after, limit=FOLLOW_PAGE)
+            if not records and wait:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STREAM_POLL_SECONDS):
+                        await changed.wait()
+            return records
 
     async def _stream_rows(self, run: int, after: int, *, wait: bool) -> list[StreamRow]:
         """Return published items; if there are none and `wait` says so, after something may have been written."""

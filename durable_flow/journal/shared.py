@@ -43,6 +43,8 @@ class SharedStore:
         self.users = 0
         self._listeners: list[Heard] = []
         self._readers: dict[int, set[Callable[[], None]]] = {}
+        # Who in this loop wants to know of every append to a run; the runs that are live here look at it.
+        self.followers: dict[int, set[Callable[[], None]]] = {}
         self._end_listening: Callable[[], None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
 
@@ -73,6 +75,19 @@ class SharedStore:
             if not readers:
                 del self._readers[run]
             self._rest_if_unheard()
+
+    @contextmanager
+    def following(self, run: int, wake: Callable[[], None]) -> Iterator[None]:
+        """Call `wake` when something may have been appended to the run's journal, within the block."""
+        self.followers.setdefault(run, set()).add(wake)
+        try:
+            with self.reading(run, wake):
+                yield
+        finally:
+            followers = self.followers[run]
+            followers.discard(wake)
+            if not followers:
+                del self.followers[run]
 
     def hear(self, runs: Collection[int] | None) -> None:
         """Tell of runs that somebody has written to or sent to; None: it may be any of them."""

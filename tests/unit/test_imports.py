@@ -18,7 +18,7 @@ PACKAGE = Path(durable_flow.__file__).parent
 
 # Packages stand for everything in them.
 FLOORS = {
-    0: {"events", "errors", "records", "state", "incoming", "commands", "logs"},
+    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs"},
     1: {"fold", "decide", "due", "graph", "retry_policy"},
     2: {"serializers", "journal"},
     3: {"engine"},
