@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
@@ -144,6 +145,53 @@ class WorkflowFailedEvent(StopEvent):
     step_name: str = ""
     exception_type: str = ""
     exception_message: str = ""
+
+
+class InternalDispatchEvent(Event):
+    """Base of what `stream_events(expose_internal=True)` yields beside published events. Live only, never stored."""
+
+
+class StepState(Enum):
+    """Where a task of a step stands."""
+
+    PREPARING = "preparing"
+    """It waits for one of the step's workers."""
+    RUNNING = "running"
+    """It runs. One that finds a free worker was never PREPARING."""
+    NOT_RUNNING = "not_running"
+    """It has completed or failed, or waits for an event or a timer."""
+
+
+class StepStateChanged(InternalDispatchEvent):
+    """A step started, ended, waits, or is queued. Told when the journal has it.
+
+    `name` is the step's. `worker_id` numbers the tasks of a step that run at once, from "0"; "<enqueued>" while
+    PREPARING. `input_event_name` and `output_event_name` are names of classes; the latter is None unless a step has
+    returned an event (several are joined by commas).
+    """
+
+    name: str
+    step_state: StepState
+    worker_id: str
+    input_event_name: str
+    output_event_name: str | None = None
+
+
+class UnhandledEvent(InternalDispatchEvent):
+    """An event reached no step and no wait.
+
+    `event_type` is the name of its class, `qualified_name` with the module; `step_name` the step that it was sent to,
+    if any; `idle` tells whether nothing else goes on in the run.
+    """
+
+    event_type: str
+    qualified_name: str
+    step_name: str | None = None
+    idle: bool
+
+
+class WorkflowIdleEvent(InternalDispatchEvent):
+    """Nothing runs, is queued or timed any more: the run waits for something from outside."""
 
 
 class StreamResetEvent(Event):

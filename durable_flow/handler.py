@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from .context import Context
 from .engine.attachment import Attachment
 from .errors import WorkflowRuntimeError
-from .events import Event, InputRequiredEvent, StopEvent, StreamResetEvent
+from .events import Event, InputRequiredEvent, InternalDispatchEvent, StopEvent, StreamResetEvent
 
 if TYPE_CHECKING:
     from .journal.protocol import StreamRow
@@ -94,16 +95,20 @@ class WorkflowHandler:
                     f"All the streamed events have already been consumed (run {self.run_id}); "
                     "stream_events(after=0) begins anew"
                 )
-            async for row in self._attachment.rows(self._position):
-                self._position = row.position
-                event = self._event(row)
-                if event is None:
-                    continue
-                if isinstance(event, StopEvent):
-                    self._streamed = True
+            with self._attachment.listening() if expose_internal else contextlib.nullcontext() as listener:
+                async for row in self._attachment.rows(self._position, listener):
+                    if isinstance(row, InternalDispatchEvent):
+                        yield row
+                        continue
+                    self._position = row.position
+                    event = self._event(row)
+                    if event is None:
+                        continue
+                    if isinstance(event, StopEvent):
+                        self._streamed = True
+                        yield event
+                        return
                     yield event
-                    return
-                yield event
             outcome = await self._attachment.result()
             self._streamed = True
             if outcome.event is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError
-from ..events import Event
+from ..events import Event, InternalDispatchEvent
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
+from .internal import Listener
 from .outcome import Outcome
 from .run import GivenUp
 
@@ -41,6 +42,7 @@ class Attachment:
         self._abandoned = False
         self._pending: list[tuple[Event, str | None]] = []
         self._begun = False
+        self._listeners: list[Listener] = []
         self._changed: list[asyncio.Future[None]] = []
         self._changes = 0
 
@@ -69,6 +71,8 @@ class Attachment:
         """The run is live in this engine."""
         self.run, self.key, self.answered_before = run, run.claim.run, run.answered_before
         run.tail.listeners.add(self.notify)
+        for listener in self._listeners:
+            run.tell_internals(listener)
         self.notify()
 
     def detach(self) -> None:
@@ -161,8 +165,10 @@ class Attachment:
         if self.failure is not None:
             raise self.failure
 
-    async def rows(self, after: int) -> AsyncIterator[StreamRow]:
-        """Yield published items behind a position, live, until the run ends."""
+    async def rows(
+        self, after: int, listener: Listener | None = None
+    ) -> AsyncIterator[StreamRow | InternalDispatchEvent]:
+        """Yield published items behind a position, live, until the run ends; between them what the listener gets."""
         self.interested += 1
         try:
             await self.ready()
@@ -171,15 +177,35 @@ class Attachment:
                 rows = self.run.tail.after(after) if self.run is not None else None
                 if rows is None and self.key is not None:
                     rows = await self._stored_rows(self.key, after, wait=not ended)
-                elif not rows and not ended:
+                elif not rows and not ended and not (listener is not None and listener.has(after)):
                     await self._next_change()
                 for row in rows or ():
+                    if listener is not None:
+                        for event in listener.up_to(row.position - 1):
+                            yield event
                     after = row.position
                     yield row
+                if listener is not None:
+                    for event in listener.up_to(after):
+                        yield event
                 if not rows and ended:
                     return
         finally:
             self.interested -= 1
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[Listener]:
+        """Within the block, get the internal events of the run while it is live here."""
+        listener = Listener(self.notify)
+        self._listeners.append(listener)
+        if self.run is not None:
+            self.run.tell_internals(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.remove(listener)
+            if self.run is not None:
+                self.run.end_internals(listener)
 
     async def _stored_rows(self, key: int, after: int, *, wait: bool) -> list[StreamRow]:
         """Return published items from the database; if there are none and `wait` says so, after the next change."""

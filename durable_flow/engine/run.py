@@ -59,6 +59,7 @@ from .attempt import make_attempt
 from .clock import MICROSECONDS, Clock
 from .drafts import Drafts
 from .execution import Execution
+from .internal import Internals, Listener
 from .live import LiveContext
 from .outcome import Outcome
 from .program import Program
@@ -133,9 +134,10 @@ class Run:
         self.answered_before: frozenset[str] = frozenset()
         self.outcome: Outcome | None = None
         self.closed = False
-        # Who is told of each append; nearly always nobody.
+        # Who is told of each append, and of what steps do; nearly always nobody.
         self.observers = program.observers
         self.followers: Mapping[int, Collection[Callable[[], None]]] = {}
+        self.internals: Internals | None = None
         # What the run's row says, as far as it is durable: status and wake_at.
         self.standing = (state.status, None if state.status == RUNNING else state.wake_at)
         self.durable_seq = state.seq
@@ -399,6 +401,8 @@ class Run:
             # In the journal's order: in that one a re-run hands recorded outcomes out.
             while replies and replies[0][0] <= record.seq:
                 _end(replies.popleft()[1], None)
+        if self.internals is not None:
+            self.internals.appended(records)
         self._act()
         if self._inbox:
             self._turn_soon()
@@ -448,6 +452,8 @@ class Run:
             return
         for command in due(self.state, self.limits, self.clock.now(), self.workers.busy, self.running):
             self._carry_out(command)
+        if self.internals is not None:
+            self.internals.acted()
         self._consider_release()
 
     def _carry_out(self, command: Command) -> None:
@@ -508,6 +514,8 @@ class Run:
         self.workers.take(step)
         live = self._live_events.pop(id(task.event), None)
         event = live[1] if live is not None and task.attempt == 1 else None
+        if self.internals is not None:
+            self.internals.started(execution)
         execution.worker_task = self.loop.create_task(make_attempt(self, execution, task, event))
 
     def _step_ended(self, task_id: TaskId) -> None:
@@ -534,6 +542,8 @@ class Run:
             execution.has_worker = False
             self.workers.give_back(execution.step)
             self._turn_soon()
+            if self.internals is not None:
+                self.internals.suspended(execution)
         execution.suspended += 1
         self.host.step_suspended(self)
 
@@ -544,10 +554,14 @@ class Run:
         if execution.has_worker or self.closed:
             return None
         execution.has_worker = True
+        again = None
         if patient:
-            return self.workers.take_again(execution.step)
-        self.workers.take(execution.step)
-        return None
+            again = self.workers.take_again(execution.step)
+        else:
+            self.workers.take(execution.step)
+        if self.internals is not None:
+            self.internals.goes_on(execution, again)
+        return again
 
     def waiter(self, wait_id: str) -> asyncio.Future[Any]:
         """Return a future that ends when the wait is answered, timed out or closed."""
@@ -567,6 +581,17 @@ class Run:
             self.observers.tell(self.run_id, self.program.name, records)
         for wake in tuple(self.followers.get(self.claim.run, ())):
             wake()
+
+    def tell_internals(self, listener: Listener) -> None:
+        """Tell a reader what the steps do, from now on."""
+        if self.internals is None:
+            self.internals = Internals(self)
+        self.internals.listen(listener)
+
+    def end_internals(self, listener: Listener) -> None:
+        """Tell it no longer."""
+        if self.internals is not None and not self.internals.end(listener):
+            self.internals = None
 
     def note_divergence(self, task_id: TaskId, place: Place) -> bool:
         """Tell whether this divergence is new: it is recorded once."""
