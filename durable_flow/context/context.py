@@ -76,7 +76,7 @@ class Context(Generic[StateT]):
         if isinstance(face, Outside):
             raise ContextStateError(
                 f"ctx.{method} works inside a step only; this is the context of a handler (run "
-                f"{face.attachment.run_id})"
+                f"{face.attachment.run_id}). Call it in a step, on the Context that the step is given"
             )
         return cast("Effects", face)
 

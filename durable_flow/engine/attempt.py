@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,7 +40,12 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution), given)
         else:
             result = await run.program.call(step, event, execution, given)
-        events = run.program.emitted(step, result)
+        try:
+            events = run.program.emitted(step, result)
+        except WorkflowRuntimeError as error:
+            if inspect.iscoroutine(result):
+                result.close()  # else Python warns later, without saying which step it was
+            raise WorkflowRuntimeError(f"{error} (run {run.run_id}, attempt {execution.attempt})") from None
         returned = _returned(run, execution, events)
         if run.program.verbose:
             narration.step_returned(execution, events)
@@ -65,6 +71,8 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
     except BaseException as error:
         if run.closed:
             return
+        if isinstance(error, SerializationError):
+            error.add_note(f"This was in step {step!r} of run {run.run_id}, attempt {execution.attempt}.")
         await _raised(run, execution, task, error)
     else:
         if run.closed:
@@ -136,6 +144,11 @@ async def _raised(run: Run, execution: Execution, task: Task, error: BaseExcepti
             delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
         except Exception as policy_error:
             policy_error.__cause__ = error
+            policy_error.add_note(
+                f"This was raised by the retry policy of step {task.id.step!r}, run {run.run_id}, asked about failure "
+                f"{task.failures + 1}, a {type(error).__name__}. Repair the policy: next() returns seconds or "
+                f"None; flow.retry({run.run_id!r}) goes on with the run."
+            )
             error, delay = policy_error, None
         if delay is not None:
             retry_at = now + round(max(0.0, delay) * MICROSECONDS)

@@ -19,7 +19,10 @@ def route(program: Program, run_id: str, event: Event, step: str | None) -> tupl
             f"its steps are {', '.join(sorted(program.num_workers))}"
         )
     if not program.accepts(step, event):
-        raise WorkflowRuntimeError(f"run {run_id}: step {step!r} does not accept {type(event).__name__}")
+        raise WorkflowRuntimeError(
+            f"run {run_id}: step {step!r} does not accept {type(event).__name__}. Send it without a step, to those "
+            "that do, or add its class to the step's annotation"
+        )
     return (step,)
 
 

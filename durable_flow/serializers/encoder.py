@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from types import CoroutineType
 from typing import Any
 
 from pydantic_core import to_json
@@ -213,6 +214,8 @@ def _is_json(value: Any, levels: int) -> bool:
 
 def _unknown(cls: type) -> str:
     name = stored_name(cls)
+    if issubclass(cls, CoroutineType):
+        return "it is a coroutine, something that was called and not awaited; write `await` before the call"
     for base in (str, int, float, list, dict, tuple, set, frozenset, bytes):
         if issubclass(cls, base):
             return (
