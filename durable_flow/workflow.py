@@ -344,6 +344,8 @@ def _manager(kind: type[M], given: M | None, name: str) -> M:
 
 
 def _observers(observers: Iterable[RunObserver]) -> Observers | None:
+    if not isinstance(observers, Iterable):
+        raise WorkflowValidationError(f"observers={observers!r}: it takes a list, as in observers=[MyObserver()].")
     found = tuple(observers)
     for observer in found:
         method = getattr(observer, "appended", None)

@@ -186,6 +186,11 @@ def test_what_is_no_observer_is_refused(kind: str) -> None:
         Shop(observers=[wrong])
 
 
+def test_an_observer_that_stands_alone_is_refused() -> None:
+    with pytest.raises(WorkflowValidationError, match=r"it takes a list, as in observers=\[MyObserver\(\)\]"):
+        Shop(observers=Notes())  # type: ignore[arg-type]
+
+
 # -- verbose -----------------------------------------------------------------------------------------------------------
 
 

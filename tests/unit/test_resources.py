@@ -288,6 +288,13 @@ async def test_a_file_is_read_once_for_a_manager_and_model(config: str):
         await manager.get(resource.typed(Host))
 
 
+async def test_a_factory_may_take_what_a_file_holds(config: str):
+    def connect(database: Annotated[Database, ResourceConfig(config, "databases.main")]) -> str:
+        return f"{database.host}:{database.port}"
+
+    assert await ResourceManager().get(Resource(connect)) == "db1:5432"
+
+
 @pytest.mark.parametrize(
     ("path", "says"),
     [
