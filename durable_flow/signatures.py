@@ -14,7 +14,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from .errors import WorkflowValidationError
-from .events import Event
+from .events import Event, StepFailedEvent
+from .recovery import Recovery
 from .retry_policy import RetryPolicy
 
 StepFunction = Callable[..., Any]
@@ -41,6 +42,7 @@ class StepConfig:
         is_method: whether the workflow instance is its first argument.
         num_workers: how many of its tasks run at once within a run.
         retry_policy: asked after each failure; None: the run fails.
+        recovery: which steps' failures it handles, for a step declared by `@catch_error`; None for every other.
     """
 
     name: str
@@ -56,14 +58,16 @@ class StepConfig:
     is_method: bool
     num_workers: int
     retry_policy: RetryPolicy | None
+    recovery: Recovery | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """The arguments of `@step`."""
+    """The arguments of `@step`; `recovery` are those of `@catch_error`."""
 
     num_workers: int
     retry_policy: RetryPolicy | None
+    recovery: Recovery | None = None
 
 
 class UnresolvedAnnotation(WorkflowValidationError):
@@ -104,6 +108,11 @@ def inspect_step(
         raise reader.problem(_wrong_events(events, parameters))
     returns = reader.returns()
     [(event_parameter, accepted)] = events.items()
+    if options.recovery is not None and accepted != (StepFailedEvent,):
+        raise reader.problem(
+            f"is a @catch_error handler and takes {', '.join(map(_name, accepted))}. A handler takes failures: "
+            "annotate its event parameter with StepFailedEvent alone."
+        )
     context_parameter, state_class = next(iter(contexts.items()), (None, None))
     return StepConfig(
         name=function.__name__,
@@ -120,6 +129,7 @@ def inspect_step(
         is_method=is_method,
         num_workers=options.num_workers,
         retry_policy=options.retry_policy,
+        recovery=options.recovery,
     )
 
 

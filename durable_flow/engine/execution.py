@@ -29,9 +29,11 @@ from ..records import (
     WaitClosed,
     WaitOpened,
 )
+from ..retry_policy import RetryInfo
 from ..state import Effect, Task
 from .answers import answer_schema
 from .clock import MICROSECONDS
+from .failure import retry_info
 from .live import LOCK_HELD
 from .replay import NEVER_RECORDED, ReplayOrder
 from .step_output import StepOutput
@@ -48,6 +50,8 @@ class Execution(StepOutput):
         self.worker_task: asyncio.Task[None] | None = None
         self.suspended = 0
         self.has_worker = True
+        self.began_at = run.acted_at
+        self.last_error: Exception | None = None
         self._calls: dict[str, asyncio.Future[None]] = {}
         self._replay = ReplayOrder(run.loop)
         self._sleepers: set[asyncio.Future[Any]] = set()
@@ -183,6 +187,11 @@ class Execution(StepOutput):
         """Return a key that is stable over attempts and restarts of this task, and another one in a fork."""
         text = f"{self.run.state.uid}:{self.task_id.seq}:{self.step}:{name or ''}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def retry_info(self) -> RetryInfo:
+        """Return what the attempts before this one came to."""
+        self._require_attached()
+        return retry_info(self.run, self.run.state.tasks[self.task_id], self.last_error)
 
     # -- The end of the attempt ----------------------------------------------------------------------------------------
 
