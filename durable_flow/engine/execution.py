@@ -264,6 +264,7 @@ class Execution(StepOutput):
                 await again
             finally:
                 self._sleepers.discard(again)
+        self._require_attached()  # the attempt may have ended meanwhile, and so have its waits
 
     async def _after_replay(self, at: Place | int) -> None:
         """While recorded outcomes are handed out, a new one, by its place or its seq, queues behind them."""

@@ -543,7 +543,7 @@ class Run:
         """A strand goes on; returns a future to await first if no worker is free and the strand is patient."""
         execution.suspended -= 1
         self.host.step_resumed(self)
-        if execution.has_worker or self.closed:
+        if execution.has_worker or self.closed or not execution.attached:
             return None
         execution.has_worker = True
         if patient:
