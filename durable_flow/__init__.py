@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .context import Context
-from .decorators import step
+from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
     ContextSerdeError,
@@ -27,6 +27,7 @@ from .errors import (
     SerializationError,
     StepDivergedError,
     StepReleased,
+    UnreconstructedException,
     WorkflowCancelledByUser,
     WorkflowConfigurationError,
     WorkflowDone,
@@ -41,6 +42,7 @@ from .events import (
     HumanResponseEvent,
     InputRequiredEvent,
     StartEvent,
+    StepFailedEvent,
     StopEvent,
     StreamResetEvent,
     UnknownEvent,
@@ -51,7 +53,7 @@ from .events import (
 from .handler import WorkflowHandler
 from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
-from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
+from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryInfo, RetryPolicy
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter
 from .workflow import Workflow
 
@@ -79,6 +81,7 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "RetryInfo",
     "RetryPolicy",
     "RunConflictError",
     "RunFailedError",
@@ -94,12 +97,14 @@ __all__ = [
     "StartEvent",
     "StateInfo",
     "StepDivergedError",
+    "StepFailedEvent",
     "StepReleased",
     "StopEvent",
     "StreamItem",
     "StreamResetEvent",
     "TaskInfo",
     "UnknownEvent",
+    "UnreconstructedException",
     "WaitInfo",
     "Workflow",
     "WorkflowCancelledByUser",
@@ -114,6 +119,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "WriteOutcomeUnknown",
+    "catch_error",
     "register_adapter",
     "step",
 ]
