@@ -9,6 +9,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
+from .errors import UnreconstructedException as UnreconstructedException  # upstream has it here
+
 _classes: dict[str, weakref.ref[type[Event]]] = {}
 
 

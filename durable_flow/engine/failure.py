@@ -36,6 +36,7 @@ def after_failure(
         except Exception as policy_error:
             if policy_error is not error and policy_error.__cause__ is None:
                 policy_error.__cause__ = error
+            policy_error.add_note(f"raised by the retry policy of step {task.id.step!r} (run {run.run_id})")
             error, delay = policy_error, None
         if delay is not None:
             run.last_errors[task.id] = error
@@ -44,7 +45,7 @@ def after_failure(
                 task.id, execution.attempt, drafts, describe(error), retry_at,
                 exception=_encoded(run, error), began_at=began_at,
             )  # fmt: skip
-        handler = _handler(run, task)
+        handler = _handler(run, task, error)
         encoded = _to_handler(run, task, error, elapsed, now, handler) if handler is not None else None
         if encoded is not None:
             return StepRaised(
@@ -79,13 +80,19 @@ def _began_at(task: Task) -> int:
     return task.created_at if task.began_at is None else task.began_at
 
 
-def _handler(run: Run, task: Task) -> str | None:
+def _handler(run: Run, task: Task, error: Exception) -> str | None:
     """Return the step that takes this task's failure, None if there is none or its budget is used up."""
     found = run.program.handler_for(task.id.step)
     if found is None:
         return None
     name, budget = found
-    return name if (task.recoveries or {}).get(name, 0) < budget else None
+    if (task.recoveries or {}).get(name, 0) < budget:
+        return name
+    error.add_note(
+        f"@catch_error handler {name!r} did not get this failure of step {task.id.step!r}: it has taken "
+        f"max_recoveries={budget} among the events that led here (run {run.run_id})"
+    )
+    return None
 
 
 def _to_handler(run: Run, task: Task, error: Exception, elapsed: float, now: int, handler: str) -> EncodedEvent | None:
@@ -102,7 +109,9 @@ def _to_handler(run: Run, task: Task, error: Exception, elapsed: float, now: int
             stored = event.model_copy(update={"exception": unreconstructed(info.type, info.message)})
             encoded = codec.encode_event(stored)
     except (SerializationError, DeserializationError) as second:
-        error.add_note(f"and @catch_error handler {handler!r} did not get it, because it cannot be stored: {second}")
+        error.add_note(
+            f"@catch_error handler {handler!r} did not get this, because it cannot be stored: {second} (run {run.run_id})"
+        )
         return None
     run.keep_live(encoded, event, (handler,))
     return encoded

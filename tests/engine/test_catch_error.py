@@ -121,8 +121,9 @@ class Again(Flaky):
 
 async def test_a_handler_runs_so_often_in_a_lineage_then_the_failure_fails_the_run(journal: Journal) -> None:
     flow = Again(journal=journal)
-    with pytest.raises(ValueError, match="work 2"):
+    with pytest.raises(ValueError, match="work 2") as raised:
         await flow.run(run_id="r")
+    assert ["max_recoveries=2" in note and "(run r)" in note for note in raised.value.__notes__] == [True]
     assert flow.worked == [0, 0, 1, 1, 2, 2]
     assert [str(e.exception) for e in flow.handled] == ["work 0", "work 1"]
     [failed] = await records_of(journal, "r", RunFailed)

@@ -114,6 +114,7 @@ async def test_a_policy_that_raises_fails_the_run_by_its_error(journal: Journal)
     with pytest.raises(ZeroDivisionError, match="in the policy") as raised:
         await flaky(Asked(ZeroDivisionError("in the policy")), 99, journal=journal).run(run_id="r")
     assert str(raised.value.__cause__) == "failure 1"
+    assert raised.value.__notes__ == ["raised by the retry policy of step 'work' (run r)"]
     assert (await journal.run("r")).status == "failed"
 
 
