@@ -29,7 +29,7 @@ def after_failure(
     now = run.clock.now()
     began_at = _began_at(task) if task.failures else execution.began_at
     if isinstance(error, Exception):
-        elapsed = (now - began_at) / MICROSECONDS
+        elapsed = max(0, now - began_at) / MICROSECONDS
         try:
             seed = int(run.state.uid[:12], 16) ^ task.id.seq << 8 ^ task.failures
             delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
@@ -61,7 +61,7 @@ def retry_info(run: Run, task: Task, last_error: Exception | None) -> RetryInfo:
     """Return what `ctx.retry_info()` gives; `last_error` is the live exception, in the process where it was raised."""
     if not task.failures or task.error is None:
         return RetryInfo(0, 0.0, None, None)
-    elapsed = (run.clock.now() - _began_at(task)) / MICROSECONDS
+    elapsed = max(0, run.clock.now() - _began_at(task)) / MICROSECONDS
     if last_error is None:
         last_error = _decoded(run, task.exception, task.error)
     failed_at = at_moment(task.failed_at) if task.failed_at is not None else None
@@ -72,7 +72,11 @@ def describe(error: BaseException) -> ErrorInfo:
     """Return an exception as data."""
     cls = type(error)
     text = "".join(traceback.format_exception(error))
-    return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", _clean(str(error)), _clean(text[-MAX_TRACEBACK:]))
+    try:
+        message = str(error)
+    except Exception:
+        message = "<str() of the exception failed>"
+    return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", _clean(message), _clean(text[-MAX_TRACEBACK:]))
 
 
 def _began_at(task: Task) -> int:
@@ -110,7 +114,8 @@ def _to_handler(run: Run, task: Task, error: Exception, elapsed: float, now: int
             encoded = codec.encode_event(stored)
     except (SerializationError, DeserializationError) as second:
         error.add_note(
-            f"@catch_error handler {handler!r} did not get this, because it cannot be stored: {second} (run {run.run_id})"
+            f"@catch_error handler {handler!r} did not get this failure of step {task.id.step!r}, because the event "
+            f"for it cannot be stored: {second} (run {run.run_id})"
         )
         return None
     run.keep_live(encoded, event, (handler,))

@@ -6,6 +6,8 @@
         stop=stop_after_attempt(5) | stop_after_delay(120),
     )
 
+All but `retry_policy` itself are importable from `durable_flow`, too; there this name is the module's.
+
 The blocks are tenacity's strategies, asked with data instead of a clock and a generator of random numbers.
 """
 

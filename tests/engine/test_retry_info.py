@@ -244,6 +244,19 @@ async def test_a_cause_that_a_policy_names_itself_is_kept(memory: Journal) -> No
     assert isinstance(raised.value.__cause__, KeyError)
 
 
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+async def test_an_exception_without_a_text_is_a_failure_like_others(journal: Journal) -> None:
+    flow = failing(1, lambda n: Speechless(), ConstantDelayRetryPolicy(delay=0), journal=journal)
+    assert await flow.run(run_id="r") == "done"
+    assert type(flow.infos[1].last_exception) is Speechless
+    [failed] = await records_of(journal, "r", StepFailed)
+    assert failed.error.message == "<str() of the exception failed>"
+
+
 async def test_a_failed_step_that_is_not_retried_stores_no_exception(memory: Journal) -> None:
     with pytest.raises(Busy):
         await failing(1, lambda n: Busy("db", n), None, journal=memory).run(run_id="r")
