@@ -20,7 +20,6 @@ from .records import (
     ContextDeleted,
     ContextSet,
     EffectReused,
-    EncodedEvent,
     EventCollected,
     EventEmitted,
     MessageReceived,
@@ -218,26 +217,28 @@ def _emitted(state: RunState, fact: EventEmitted, seq: int, at: int) -> None:
     if fact.task is not None and fact.k is not None:
         effect = Effect(Place(SENT, fact.event.name, fact.k), seq, (fact.event, fact.step))
         _keep(state, fact.task, fact.attempt, effect)
-    if fact.targets:
-        parent = state.tasks.get(fact.task) if fact.task is not None else None
-        for step in fact.targets:
-            _delivered(state, TaskId(seq, step), fact.event, at, parent)
+    recoveries = _recoveries(state, fact.task)
+    for step in fact.targets:
+        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries))
     if fact.answers is not None:
         state.waits[fact.answers].answer = fact.event
     elif not fact.targets and len(state.unhandled) < MAX_UNHANDLED and fact.event.name not in state.unhandled:
         state.unhandled.append(fact.event.name)
 
 
-def _delivered(state: RunState, task_id: TaskId, event: EncodedEvent, at: int, parent: Task | None) -> Task:
-    """Make the task of an event that a step gets; it inherits what all that descends from its parent carries."""
-    task = state.tasks[task_id] = Task(task_id, event, at)
-    if parent is not None:
-        task.recoveries = parent.recoveries
+def _add_task(state: RunState, task: Task) -> None:
+    task_id = task.id
+    state.tasks[task_id] = task
     queue = state.runnable.get(task_id.step)
     if queue is None:
         queue = state.runnable[task_id.step] = {}
     queue[task_id] = None
-    return task
+
+
+def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None:
+    """Return what all that descends from a task carries of the failures before it; it is shared, never changed."""
+    task = state.tasks.get(parent) if parent is not None else None
+    return None if task is None else task.recoveries
 
 
 def _opened(state: RunState, fact: WaitOpened, seq: int) -> None:
@@ -299,10 +300,9 @@ def _ended_task(state: RunState, task_id: TaskId) -> None:
 def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int) -> None:
     """End the failed task; its failure goes to a handler, whose lineage remembers that."""
     assert fact.event is not None
-    failed = state.tasks[fact.task]
-    task = _delivered(state, TaskId(seq, handler), fact.event, at, failed)
-    before = failed.recoveries or {}
-    task.recoveries = {**before, handler: before.get(handler, 0) + 1}
+    before = _recoveries(state, fact.task) or {}
+    recoveries = {**before, handler: before.get(handler, 0) + 1}
+    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries))
     _ended_task(state, fact.task)
 
 

@@ -64,7 +64,12 @@ class StepTable:
         for step, handler in self.handler_of.items():
             covers.setdefault(handler, []).append(step)
         return [
-            StepNode(step.name, step.accepted, step.emitted, step.recovery and tuple(covers.get(step.name, ())))
+            StepNode(
+                step.name,
+                step.accepted,
+                step.emitted,
+                None if step.recovery is None else tuple(covers.get(step.name, ())),
+            )
             for step in self.steps.values()
         ]
 

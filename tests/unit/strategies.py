@@ -354,7 +354,7 @@ class Simulation:
         elif b == 5 and a < 4:
             actor.raises(None)
         elif b == 5:
-            actor.raises(None, handler=("first", "rescue")[a % 2])
+            actor.raises(None, handler=("first", "work")[a % 2])
         elif b == 6 and a < 4:
             actor.raises(None, "look at it")
         else:
