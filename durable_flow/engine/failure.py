@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,7 @@ def after_failure(
     if isinstance(error, Exception):
         elapsed = max(0, now - began_at) / MICROSECONDS
         try:
-            seed = int(run.state.uid[:12], 16) ^ task.id.seq << 8 ^ task.failures
-            delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
+            delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, _seed(run, task))
         except Exception as policy_error:
             if policy_error is not error and policy_error.__cause__ is None:
                 policy_error.__cause__ = error
@@ -77,6 +77,12 @@ def describe(error: BaseException) -> ErrorInfo:
     except Exception:
         message = "<str() of the exception failed>"
     return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", _clean(message), _clean(text[-MAX_TRACEBACK:]))
+
+
+def _seed(run: Run, task: Task) -> int:
+    """Return a number that is this failure's alone, and the same wherever it is worked out."""
+    text = f"{run.state.uid}:{task.id.seq}:{task.id.step}:{task.failures}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 def _began_at(task: Task) -> int:
