@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .context import Context
-from .decorators import step
+from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
     ContextSerdeError,
@@ -28,6 +28,7 @@ from .errors import (
     ServiceNotFoundError,
     StepDivergedError,
     StepReleased,
+    UnreconstructedException,
     WorkflowCancelledByUser,
     WorkflowConfigurationError,
     WorkflowDone,
@@ -43,6 +44,7 @@ from .events import (
     InputRequiredEvent,
     InternalDispatchEvent,
     StartEvent,
+    StepFailedEvent,
     StepState,
     StepStateChanged,
     StopEvent,
@@ -59,7 +61,39 @@ from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
-from .retry_policy import ConstantDelayRetryPolicy, ExponentialBackoffRetryPolicy, RetryPolicy
+from .retry_policy import (
+    ConstantDelayRetryPolicy,
+    ExponentialBackoffRetryPolicy,
+    RetryInfo,
+    RetryPolicy,
+    retry_all,
+    retry_always,
+    retry_any,
+    retry_if_exception,
+    retry_if_exception_cause_type,
+    retry_if_exception_message,
+    retry_if_exception_type,
+    retry_if_not_exception_message,
+    retry_if_not_exception_type,
+    retry_never,
+    retry_unless_exception_type,
+    stop_after_attempt,
+    stop_after_delay,
+    stop_all,
+    stop_any,
+    stop_before_delay,
+    stop_never,
+    wait_chain,
+    wait_combine,
+    wait_exponential,
+    wait_exponential_jitter,
+    wait_fixed,
+    wait_full_jitter,
+    wait_incrementing,
+    wait_none,
+    wait_random,
+    wait_random_exponential,
+)
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter
 from .service import ServiceManager
 from .workflow import Workflow
@@ -93,6 +127,7 @@ __all__ = [
     "ResourceConfig",
     "ResourceDefinition",
     "ResourceManager",
+    "RetryInfo",
     "RetryPolicy",
     "RunConflictError",
     "RunFailedError",
@@ -111,6 +146,7 @@ __all__ = [
     "StartEvent",
     "StateInfo",
     "StepDivergedError",
+    "StepFailedEvent",
     "StepReleased",
     "StepState",
     "StepStateChanged",
@@ -120,6 +156,7 @@ __all__ = [
     "TaskInfo",
     "UnhandledEvent",
     "UnknownEvent",
+    "UnreconstructedException",
     "WaitInfo",
     "Workflow",
     "WorkflowCancelledByUser",
@@ -135,8 +172,36 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowValidationError",
     "WriteOutcomeUnknown",
+    "catch_error",
     "register_adapter",
+    "retry_all",
+    "retry_always",
+    "retry_any",
+    "retry_if_exception",
+    "retry_if_exception_cause_type",
+    "retry_if_exception_message",
+    "retry_if_exception_type",
+    "retry_if_not_exception_message",
+    "retry_if_not_exception_type",
+    "retry_never",
+    "retry_unless_exception_type",
     "step",
+    "stop_after_attempt",
+    "stop_after_delay",
+    "stop_all",
+    "stop_any",
+    "stop_before_delay",
+    "stop_never",
+    "wait_chain",
+    "wait_combine",
+    "wait_exponential",
+    "wait_exponential_jitter",
+    "wait_fixed",
+    "wait_full_jitter",
+    "wait_incrementing",
+    "wait_none",
+    "wait_random",
+    "wait_random_exponential",
 ]
 
 

@@ -83,8 +83,15 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if incoming.attention is not None:
                 # The attempt stands where it stood: after the remedy it runs again as after a crash.
                 return [*facts, RunParked(incoming.attention)]
-            facts.append(StepFailed(incoming.task, incoming.attempt, incoming.error, incoming.retry_at))
-            if incoming.retry_at is None:
+            if incoming.handler is not None:
+                facts.extend(_closed_waits(state, incoming.task))
+            facts.append(
+                StepFailed(
+                    incoming.task, incoming.attempt, incoming.error, incoming.retry_at,
+                    incoming.handler, incoming.event, incoming.exception, incoming.began_at,
+                )
+            )  # fmt: skip
+            if incoming.retry_at is None and incoming.handler is None:
                 facts.append(RunFailed(incoming.error, incoming.task.step))
         case TimerDue():
             timer = state.timers.get(incoming.timer)

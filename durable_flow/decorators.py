@@ -1,14 +1,15 @@
-"""`@step`: marks a method, or a function outside any class, as a step of a workflow."""
+"""`@step` and `@catch_error`: mark a method, or a function outside any class, as a step of a workflow."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import WorkflowValidationError
+from .recovery import Recovery
 from .retry_policy import RetryPolicy
 from .signatures import (
     StepConfig,
@@ -22,7 +23,7 @@ from .signatures import (
 if TYPE_CHECKING:
     from .workflow import Workflow
 
-__all__ = ["StepConfig", "StepDeclaration", "StepFunction", "declaration_of", "step"]
+__all__ = ["StepConfig", "StepDeclaration", "StepFunction", "catch_error", "declaration_of", "step"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +63,46 @@ def step(
 
     def decorate(decorated: Any) -> Any:
         return _declare(decorated, workflow, StepOptions(num_workers, retry_policy), sys._getframe(1))
+
+    return decorate
+
+
+@overload
+def catch_error(function: F, /) -> F: ...
+@overload
+def catch_error(
+    *, for_steps: Collection[str] | None = None, max_recoveries: int = 1, workflow: type[Workflow] | None = None
+) -> Callable[[F], F]: ...
+def catch_error(
+    function: Any = None,
+    /,
+    *,
+    for_steps: Collection[str] | None = None,
+    max_recoveries: int = 1,
+    workflow: type[Workflow] | None = None,
+) -> Any:
+    """Make a step of a method or function that takes the failures of others; also usable without parentheses.
+
+    Its event parameter is annotated with `StepFailedEvent`. It runs when a step's retry policy has given up, instead of
+    the run's failing, and what it returns goes on as from any step. It is not asked about timeouts and cancellations
+    of the run. Its own failure fails the run.
+
+    Args:
+        for_steps: names of the steps whose failures it takes. None: all that no other handler names; one handler of a
+            workflow may leave it out.
+        max_recoveries: how often it may run for a task and what descends from it by events; the failure after that
+            fails the run. An event from outside, as a human's answer, has no ancestors.
+        workflow: for functions outside a class: the workflow class that gets the handler. Its subclasses do not.
+
+    Raises WorkflowValidationError if the signature or an argument cannot work. Whether the steps exist, and have one
+    handler each, is checked with the graph before the first run.
+    """
+    options = StepOptions(4, None, Recovery(_step_names(for_steps), _recoveries(max_recoveries)))
+    if function is not None:
+        return _declare(function, workflow, options, sys._getframe(1))
+
+    def decorate(decorated: Any) -> Any:
+        return _declare(decorated, workflow, options, sys._getframe(1))
 
     return decorate
 
@@ -157,6 +198,25 @@ def _require_options(function: StepFunction, options: StepOptions) -> None:
             f"step {function.__qualname__!r} has retry_policy={policy!r}, which is no retry policy. Give an object "
             "with a method next(elapsed_time, attempts, error, *, seed=None), as ConstantDelayRetryPolicy(delay=5)."
         )
+
+
+def _step_names(names: Any) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise WorkflowValidationError(
+            f"@catch_error has for_steps={names!r}. It must be a list of step names, as for_steps=['fetch'], or None "
+            "for every step that no other handler covers."
+        )
+    return tuple(names)
+
+
+def _recoveries(number: object) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise WorkflowValidationError(
+            f"@catch_error has max_recoveries={number!r}. It must be a whole number of at least 1."
+        )
+    return number
 
 
 def _enclosing_frames(function: StepFunction, caller: FrameType | None) -> list[FrameType]:

@@ -18,6 +18,7 @@ DurableFlowError
 ├── RunFinishedError                 something was sent to a run that has ended
 ├── AlreadyAnsweredError             a question was answered twice
 ├── NeedsAttentionError              a run is parked until a person repairs something
+├── UnreconstructedException         stands for a step's exception that cannot be rebuilt from the journal
 ├── SerializationError               a value that cannot be encoded exactly, with its path (also a ValueError)
 ├── DeserializationError             stored bytes that cannot be decoded
 ├── PayloadTooLargeError             more than `max_payload_bytes`
@@ -113,6 +114,20 @@ class AlreadyAnsweredError(DurableFlowError):
 
 class NeedsAttentionError(DurableFlowError):
     """The run is parked until a person repairs what the message names."""
+
+
+class UnreconstructedException(DurableFlowError):
+    """Stands for what a step raised, where that cannot be rebuilt exactly from the journal.
+
+    Its text is that of the original, `original_type` the original's class, as "module.qualname".
+    """
+
+    def __init__(self, message: str, *, original_type: str | None = None):
+        super().__init__(message)
+        self.original_type = original_type
+
+    def __repr__(self) -> str:
+        return f"UnreconstructedException({str(self)!r}, original_type={self.original_type!r})"
 
 
 class SerializationError(DurableFlowError, ValueError):

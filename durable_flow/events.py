@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from .errors import UnreconstructedException as UnreconstructedException  # upstream has it here
 
 _classes: dict[str, weakref.ref[type[Event]]] = {}
 
@@ -126,6 +129,22 @@ class UnknownEvent(Event):
 
     name: str
     raw: Any = None
+
+
+class StepFailedEvent(Event):
+    """Goes to the `@catch_error` handler of a step that has failed for good.
+
+    In the process where it failed `exception` is what the step raised; in another one it is rebuilt from the journal,
+    without traceback and causes (an UnreconstructedException where that cannot be done exactly). `attempts` counts the
+    failed attempts; `elapsed_seconds` is the time from the beginning of the first of them to `failed_at` (UTC).
+    """
+
+    step_name: str
+    input_event: Event
+    exception: Exception
+    attempts: int
+    elapsed_seconds: float
+    failed_at: datetime
 
 
 class WorkflowTimedOutEvent(StopEvent):

@@ -144,7 +144,10 @@ def evolve(state: RunState, record: Record) -> None:
             state.checkpoints[fact.name] = seq
             _keep(state, fact.task, fact.attempt, Effect(Place(CHECKPOINT, fact.name, fact.k), seq))
         case StepFailed():
-            _failed(state, fact)
+            if fact.handler is None:
+                _failed(state, fact, at)
+            else:
+                _handled(state, fact, fact.handler, seq, at)
         case RunStarted():
             state.workflow, state.uid, state.shape, state.arguments = (
                 fact.workflow,
@@ -214,17 +217,28 @@ def _emitted(state: RunState, fact: EventEmitted, seq: int, at: int) -> None:
     if fact.task is not None and fact.k is not None:
         effect = Effect(Place(SENT, fact.event.name, fact.k), seq, (fact.event, fact.step))
         _keep(state, fact.task, fact.attempt, effect)
+    recoveries = _recoveries(state, fact.task)
     for step in fact.targets:
-        task_id = TaskId(seq, step)
-        state.tasks[task_id] = Task(task_id, fact.event, at)
-        queue = state.runnable.get(step)
-        if queue is None:
-            queue = state.runnable[step] = {}
-        queue[task_id] = None
+        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries))
     if fact.answers is not None:
         state.waits[fact.answers].answer = fact.event
     elif not fact.targets and len(state.unhandled) < MAX_UNHANDLED and fact.event.name not in state.unhandled:
         state.unhandled.append(fact.event.name)
+
+
+def _add_task(state: RunState, task: Task) -> None:
+    task_id = task.id
+    state.tasks[task_id] = task
+    queue = state.runnable.get(task_id.step)
+    if queue is None:
+        queue = state.runnable[task_id.step] = {}
+    queue[task_id] = None
+
+
+def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None:
+    """Return what all that descends from a task carries of the failures before it; it is shared, never changed."""
+    task = state.tasks.get(parent) if parent is not None else None
+    return None if task is None else task.recoveries
 
 
 def _opened(state: RunState, fact: WaitOpened, seq: int) -> None:
@@ -283,7 +297,16 @@ def _ended_task(state: RunState, task_id: TaskId) -> None:
             del state.waits[wait.wait_id]
 
 
-def _failed(state: RunState, fact: StepFailed) -> None:
+def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int) -> None:
+    """End the failed task; its failure goes to a handler, whose lineage remembers that."""
+    assert fact.event is not None
+    before = _recoveries(state, fact.task) or {}
+    recoveries = {**before, handler: before.get(handler, 0) + 1}
+    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries))
+    _ended_task(state, fact.task)
+
+
+def _failed(state: RunState, fact: StepFailed, at: int) -> None:
     task = state.tasks[fact.task]
     if task.open:
         state.waiting_tasks -= 1
@@ -292,6 +315,7 @@ def _failed(state: RunState, fact: StepFailed) -> None:
     task.failures += 1
     task.error = fact.error
     task.retry_at = fact.retry_at
+    task.began_at, task.failed_at, task.exception = fact.began_at, at, fact.exception
     for timer in [t for t in state.timers.values() if t.task == fact.task]:
         del state.timers[timer.seq]
     state.runnable[fact.task.step].pop(fact.task, None)
@@ -306,6 +330,7 @@ def _resumed(state: RunState) -> None:
     for task in state.tasks.values():
         if task.retry_at is None and task.error is not None:
             task.failures, task.error = 0, None
+            task.began_at = task.failed_at = task.exception = None
             # Back to its place: the oldest event comes first.
             queue = state.runnable[task.id.step]
             state.runnable[task.id.step] = dict.fromkeys(sorted([*queue, task.id]))

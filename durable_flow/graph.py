@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 
 GRAPH_CHECKS = frozenset({"reachability", "terminal_event", "dead_end"})
 """The checks that `skip_graph_checks` may name."""
@@ -14,11 +14,15 @@ _Node = str | type[Event]
 
 
 class StepNode(NamedTuple):
-    """A step as the checks see it: its name, and the event classes it accepts and declares to return."""
+    """A step as the checks see it: its name, and the event classes it accepts and declares to return.
+
+    `covers` are the steps whose failures it takes; None for a step that is no `@catch_error` handler.
+    """
 
     name: str
     accepted: tuple[type[Event], ...]
     emitted: tuple[type[Event], ...]
+    covers: tuple[str, ...] | None = None
 
 
 def find_problems(
@@ -31,7 +35,8 @@ def find_problems(
     no step ("terminal_event") and for steps from which the run cannot end ("dead_end"). A problem is told once: a step
     whose event nobody returns is not called unreachable as well.
     """
-    accepted_by = _index((event, step.name) for step in steps for event in step.accepted)
+    # What a handler takes comes from the engine.
+    accepted_by = _index((event, step.name) for step in steps if step.covers is None for event in step.accepted)
     emitted_by = _index((event, step.name) for step in steps for event in step.emitted)
     problems: list[str] = []
     explained: set[type[Event]] = set()
@@ -47,7 +52,12 @@ def find_problems(
             explained.add(event)
             problems.append(
                 f"{_steps(names)} accepts {event.__name__}, an event that is consumed but never produced. "
-                "Return it from a step; if one sends it with ctx.send_event, name it in that step's return annotation."
+                + (
+                    "Decorate it with @catch_error instead of @step, and it takes the failures of other steps."
+                    if event is StepFailedEvent
+                    else "Return it from a step; if one sends it with ctx.send_event, name it in that step's return "
+                    "annotation."
+                )
             )
 
     unused = [event for event in emitted_by if event not in accepted_by and not _may_leave(event)]
@@ -62,13 +72,7 @@ def find_problems(
     if "reachability" not in skip:
         sources = {start_event_class, *(e for e in accepted_by if e in explained or issubclass(e, HumanResponseEvent))}
         reached = _closure(sources, _edges(steps, forwards=True))
-        problems += [
-            f"step {step.name!r} is unreachable: no path leads from {start_event_class.__name__} or a "
-            f"HumanResponseEvent to {_events(step.accepted)}. Return {_events(step.accepted)} from a step that is "
-            "reached, or remove the step."
-            for step in steps
-            if step.name not in reached
-        ]
+        problems += [_unreachable(step, start_event_class) for step in steps if step.name not in reached]
 
     if "dead_end" not in skip:
         ends = {e for e in emitted_by if e in explained or issubclass(e, StopEvent | InputRequiredEvent)}
@@ -109,7 +113,11 @@ def _index(pairs: Iterable[tuple[type[Event], str]]) -> dict[type[Event], list[s
 def _edges(steps: Sequence[StepNode], *, forwards: bool) -> dict[_Node, list[_Node]]:
     edges: dict[_Node, list[_Node]] = {}
     for step in steps:
-        for event in step.accepted:
+        if step.covers is not None:
+            # By a failure a run gets on, but a step is not made to fail: it leads to no end.
+            for covered in step.covers if forwards else ():
+                edges.setdefault(covered, []).append(step.name)
+        for event in step.accepted if step.covers is None else ():
             source, target = (event, step.name) if forwards else (step.name, event)
             edges.setdefault(source, []).append(target)
         for event in step.emitted:
@@ -127,6 +135,18 @@ def _closure(seeds: Set[_Node], edges: Mapping[_Node, Sequence[_Node]]) -> set[_
             seen.add(node)
             pending += edges.get(node, ())
     return seen
+
+
+def _unreachable(step: StepNode, start_event_class: type[StartEvent]) -> str:
+    if step.covers is not None:
+        return (
+            f"@catch_error handler {step.name!r} is unreachable: none of the steps whose failures it takes "
+            f"({', '.join(step.covers) or 'none'}) is reached. Correct its for_steps, or remove it."
+        )
+    return (
+        f"step {step.name!r} is unreachable: no path leads from {start_event_class.__name__} or a HumanResponseEvent "
+        f"to {_events(step.accepted)}. Return {_events(step.accepted)} from a step that is reached, or remove the step."
+    )
 
 
 def _steps(names: Sequence[str]) -> str:

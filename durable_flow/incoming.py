@@ -44,9 +44,10 @@ class StepReturned(NamedTuple):
 
 
 class StepRaised(NamedTuple):
-    """An attempt raised. `retry_at` is the time of the next attempt, None if the run fails by it.
+    """An attempt raised. `retry_at` is the time of the next attempt, None if there is none.
 
-    `attention` parks the run instead: the step diverged and a person must decide.
+    Then the step `handler` gets `event`; without a handler the run fails. `attention` parks the run instead: the step
+    diverged and a person must decide. `exception` and `began_at` are as in StepFailed.
     """
 
     task: TaskId
@@ -55,6 +56,10 @@ class StepRaised(NamedTuple):
     error: ErrorInfo
     retry_at: int | None
     attention: str | None = None
+    handler: str | None = None
+    event: EncodedEvent | None = None
+    exception: EncodedValue | None = None
+    began_at: int | None = None
 
 
 class EffectsCommitted(NamedTuple):

@@ -128,6 +128,11 @@ class WorkflowProgram:
             )
         return float(delay)
 
+    def handler_for(self, step: str) -> tuple[str, int] | None:
+        """Return the `@catch_error` handler that takes the step's failures, and its budget in a lineage."""
+        handler = self.table.handler_of.get(step)
+        return None if handler is None else (handler, self.table.handlers[handler].max_recoveries)
+
     def _step(self, name: str) -> StepConfig:
         found = self.table.steps.get(name)
         if found is None:

@@ -108,12 +108,21 @@ class StepCompleted(NamedTuple):
 
 
 class StepFailed(NamedTuple):
-    """An attempt raised. The next one starts at `retry_at`; None if there is none and the run fails."""
+    """An attempt raised. The next one starts at `retry_at`; None if there is none.
+
+    Then `handler` takes the failure: this record delivers `event` to that step as a new task, and ends the one that
+    failed. Without a handler the run fails. `exception` is what the next attempt is told was raised, None where it
+    cannot be encoded; `began_at` is when the first of the attempts so far began.
+    """
 
     task: TaskId
     attempt: int
     error: ErrorInfo
     retry_at: int | None
+    handler: str | None = None
+    event: EncodedEvent | None = None
+    exception: EncodedValue | None = None
+    began_at: int | None = None
 
 
 class ContextSet(NamedTuple):

@@ -14,8 +14,9 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from .errors import WorkflowValidationError
-from .events import Event
+from .events import Event, StepFailedEvent
 from .injection import Injected, read_injection
+from .recovery import Recovery
 from .resource import ResourceDefinition
 from .retry_policy import RetryPolicy
 from .service import ServiceDefinition
@@ -46,6 +47,7 @@ class StepConfig:
         retry_policy: asked after each failure; None: the run fails.
         resources: the parameters that get a resource.
         services: the parameters that get a service, by their name.
+        recovery: which steps' failures it handles, for a step declared by `@catch_error`; None for every other.
     """
 
     name: str
@@ -63,14 +65,16 @@ class StepConfig:
     retry_policy: RetryPolicy | None
     resources: tuple[ResourceDefinition, ...] = ()
     services: tuple[ServiceDefinition, ...] = ()
+    recovery: Recovery | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepOptions:
-    """The arguments of `@step`."""
+    """The arguments of `@step`; `recovery` are those of `@catch_error`."""
 
     num_workers: int
     retry_policy: RetryPolicy | None
+    recovery: Recovery | None = None
 
 
 class UnresolvedAnnotation(WorkflowValidationError):
@@ -115,6 +119,11 @@ def inspect_step(
         raise reader.problem(_wrong_events(events, parameters))
     returns = reader.returns()
     [(event_parameter, accepted)] = events.items()
+    if options.recovery is not None and accepted != (StepFailedEvent,):
+        raise reader.problem(
+            f"is a @catch_error handler and takes {', '.join(map(_name, accepted))}. A handler takes failures: "
+            "annotate its event parameter with StepFailedEvent alone."
+        )
     context_parameter, state_class = next(iter(contexts.items()), (None, None))
     return StepConfig(
         name=function.__name__,
@@ -133,6 +142,7 @@ def inspect_step(
         retry_policy=options.retry_policy,
         resources=tuple(found for found in injected if isinstance(found, ResourceDefinition)),
         services=tuple(found for found in injected if isinstance(found, ServiceDefinition)),
+        recovery=options.recovery,
     )
 
 

@@ -32,7 +32,9 @@ class Effect:
 class Task:
     """An event delivered to a step that has not completed yet.
 
-    `attempt` counts from 1; `failures` are those that the retry policy is told of (a manual retry starts them anew).
+    `attempt` counts from 1; `failures` are those that the retry policy is told of (a manual retry starts them anew),
+    `began_at` is when the first of them began and `failed_at` when the last one came, `exception` what it raised.
+    `recoveries` counts by handler the failures that it took among the task's ancestors; several tasks may share it.
     `effects` are the recorded effects by attempt and place. `open` counts the open waits and timers of this attempt.
     """
 
@@ -46,6 +48,10 @@ class Task:
     effects: dict[int, dict[Place, Effect]] | None = None
     open: int = 0
     diverged: set[Place] | None = None
+    began_at: int | None = None
+    failed_at: int | None = None
+    exception: EncodedValue | None = None
+    recoveries: dict[str, int] | None = None
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from .decorators import StepDeclaration, declaration_of
 from .errors import WorkflowConfigurationError, WorkflowValidationError
 from .events import Event, HumanResponseEvent, StartEvent, StopEvent, event_name
 from .graph import StepNode
+from .recovery import Recovery, find_recovery_problems, handlers_by_step
 from .signatures import StepConfig, StepFunction, renamed
 
 # Both lie in the `__dict__` of the very class they belong to: subclasses have a table and free steps of their own.
@@ -41,6 +42,8 @@ class StepTable:
         state_class: the most derived model of all `Context[Model]` parameters, or None.
         shape: fingerprint of steps, accepted and emitted events and state schema.
         callers: by step name.
+        handlers: the steps declared by `@catch_error`.
+        handler_of: the handler of each step that has one.
     """
 
     steps: Mapping[str, StepConfig]
@@ -52,10 +55,27 @@ class StepTable:
     state_class: type[BaseModel] | None
     shape: str
     callers: Mapping[str, Caller]
+    handlers: Mapping[str, Recovery]
+    handler_of: Mapping[str, str]
 
     def nodes(self) -> list[StepNode]:
         """Return the steps as the graph checks take them."""
-        return [StepNode(step.name, step.accepted, step.emitted) for step in self.steps.values()]
+        covers: dict[str, list[str]] = {}
+        for step, handler in self.handler_of.items():
+            covers.setdefault(handler, []).append(step)
+        return [
+            StepNode(
+                step.name,
+                step.accepted,
+                step.emitted,
+                None if step.recovery is None else tuple(covers.get(step.name, ())),
+            )
+            for step in self.steps.values()
+        ]
+
+    def recovery_problems(self) -> list[str]:
+        """Return what is wrong with the handlers of failures."""
+        return find_recovery_problems(self.steps.keys(), self.handlers)
 
 
 def step_table(cls: type) -> StepTable:
@@ -138,16 +158,22 @@ def _build(cls: type) -> StepTable:
     event_classes = tuple(accepted | emitted)
     _require_distinct_names(cls, event_classes)
     state_class = _most_derived(cls, steps.values())
+    handlers = {step.name: step.recovery for step in steps.values() if step.recovery is not None}
     return StepTable(
         steps=steps,
         start_event_class=_the_only(cls, accepted, StartEvent, "accepts"),
         stop_event_class=_the_only(cls, emitted, StopEvent, "returns"),
-        routes={event: tuple(step.name for step in steps.values() if event in step.accepted) for event in accepted},
+        routes={
+            event: tuple(s.name for s in steps.values() if event in s.accepted and s.name not in handlers)
+            for event in accepted
+        },
         event_classes=event_classes,
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
         state_class=state_class,
         shape=_shape(steps.values(), state_class),
         callers={step.name: caller_of(step) for step in steps.values()},
+        handlers=handlers,
+        handler_of=handlers_by_step(steps.keys(), handlers),
     )
 
 

@@ -256,6 +256,7 @@ class Workflow:
             program = self._durable_program = _program(self, settings)
         if settings.checked and self._durable_checked is not table:
             problems = find_problems(table.nodes(), table.start_event_class, settings.skip_graph_checks)
+            problems += table.recovery_problems()
             if problems:
                 listed = "".join(f"\n  - {problem}" for problem in problems)
                 raise WorkflowValidationError(f"workflow {type(self).__qualname__} cannot run:{listed}")

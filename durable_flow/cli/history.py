@@ -99,7 +99,8 @@ def describe(fact: Fact) -> str:
         case StepCompleted():
             return "completed"
         case StepFailed():
-            return f"attempt {fact.attempt} failed: {fact.error.type}: {fact.error.message}"
+            taken = f"; {fact.handler} takes it" if fact.handler is not None else ""
+            return f"attempt {fact.attempt} failed: {fact.error.type}: {fact.error.message}{taken}"
         case StreamPublished():
             return "published to the stream"
         case CallRecorded():

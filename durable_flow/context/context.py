@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..engine.live import MISSING
 from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
+from ..retry_policy import RetryInfo
 from .data import ContextData
 from .face import Effects, Face, Outside
 from .lock import ContextLock
@@ -234,6 +235,10 @@ class Context(Generic[StateT]):
     def idempotency_key(self, name: str | None = None) -> str:
         """Return a key for the outside world: the same over attempts and restarts of this task, another in a fork."""
         return self._effects("idempotency_key").idempotency_key(name)
+
+    def retry_info(self) -> RetryInfo:
+        """Return what the failed attempts of this step came to, also those of a process that is gone."""
+        return self._effects("retry_info").retry_info()
 
     # -- About the run -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..engine.attachment import Attachment
     from ..engine.live import Mirror
     from ..engine.run import Run
+    from ..retry_policy import RetryInfo
 
 
 class Face(Protocol):
@@ -149,3 +150,6 @@ class Effects(Face, Protocol):
 
     def idempotency_key(self, name: str | None) -> str:
         """Return the stable key."""
+
+    def retry_info(self) -> RetryInfo:
+        """Return what the attempts before this one came to."""

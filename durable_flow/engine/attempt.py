@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DeserializationError, SerializationError, StepDivergedError, StepReleased, WorkflowRuntimeError
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent, event_name
 from ..incoming import AttentionNeeded, Question, StepRaised, StepReturned
-from ..records import EncodedEvent, ErrorInfo, EventEmitted
+from ..records import EncodedEvent, EventEmitted
 from ..state import Task
 from . import narration
 from .answers import answer_schema
-from .clock import MICROSECONDS
 from .execution import Execution
+from .failure import after_failure, describe
 from .threads import FromThread
 
 if TYPE_CHECKING:
     from .run import Run
-
-MAX_TRACEBACK = 20_000
 
 
 async def make_attempt(run: Run, execution: Execution, task: Task, event: Event | None) -> None:
@@ -134,38 +131,7 @@ async def _raised(run: Run, execution: Execution, task: Task, error: BaseExcepti
         drafts = execution.finish(completed=False)
     if run.program.verbose:
         narration.step_raised(execution, error)
-    attention = str(error) if isinstance(error, StepDivergedError) else None
-    retry_at = None
-    if attention is None and isinstance(error, Exception):
-        now = run.clock.now()
-        elapsed = (now - task.created_at) / MICROSECONDS
-        try:
-            seed = int(run.state.uid[:12], 16) ^ task.id.seq << 8 ^ task.failures
-            delay = run.program.retry_delay(task.id.step, elapsed, task.failures + 1, error, seed)
-        except Exception as policy_error:
-            policy_error.__cause__ = error
-            policy_error.add_note(
-                f"This was raised by the retry policy of step {task.id.step!r}, run {run.run_id}, asked about failure "
-                f"{task.failures + 1}, a {type(error).__name__}. Repair the policy: next() returns seconds or "
-                f"None; flow.retry({run.run_id!r}) goes on with the run."
-            )
-            error, delay = policy_error, None
-        if delay is not None:
-            retry_at = now + round(max(0.0, delay) * MICROSECONDS)
-    if retry_at is None and attention is None:
-        drafts = (*drafts, *run.everybodys_drafts())
-        run.failure = run.failure or error
-    info = _describe(error)
-    run.accept(StepRaised(task.id, execution.attempt, drafts, info, retry_at, attention))
-
-
-def _describe(error: BaseException) -> ErrorInfo:
-    """Return an exception as data."""
-    cls = type(error)
-    text = "".join(traceback.format_exception(error))
-    return ErrorInfo(f"{cls.__module__}.{cls.__qualname__}", _clean(str(error)), _clean(text[-MAX_TRACEBACK:]))
-
-
-def _clean(text: str) -> str:
-    """Return text that every database takes: no NUL, no lone surrogates."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    if isinstance(error, StepDivergedError):
+        run.accept(StepRaised(task.id, execution.attempt, drafts, describe(error), None, str(error)))
+    else:
+        run.accept(after_failure(run, execution, task, drafts, error))

@@ -29,9 +29,11 @@ from ..records import (
     WaitClosed,
     WaitOpened,
 )
+from ..retry_policy import RetryInfo
 from ..state import Effect, Task
 from .answers import answer_schema
 from .clock import MICROSECONDS
+from .failure import retry_info
 from .live import LOCK_HELD
 from .replay import NEVER_RECORDED, ReplayOrder
 from .step_output import StepOutput
@@ -48,6 +50,8 @@ class Execution(StepOutput):
         self.worker_task: asyncio.Task[None] | None = None
         self.suspended = 0
         self.has_worker = True
+        self.began_at = run.acted_at
+        self.last_error: Exception | None = None
         self._calls: dict[str, asyncio.Future[None]] = {}
         self._replay = ReplayOrder(run.loop)
         self._sleepers: set[asyncio.Future[Any]] = set()
@@ -184,6 +188,11 @@ class Execution(StepOutput):
         text = f"{self.run.state.uid}:{self.task_id.seq}:{self.step}:{name or ''}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
+    def retry_info(self) -> RetryInfo:
+        """Return what the attempts before this one came to."""
+        self._require_attached()
+        return retry_info(self.run, self.run.state.tasks[self.task_id], self.last_error)
+
     # -- The end of the attempt ----------------------------------------------------------------------------------------
 
     def finish(self, completed: bool) -> tuple[Fact, ...]:
@@ -255,6 +264,7 @@ class Execution(StepOutput):
                 await again
             finally:
                 self._sleepers.discard(again)
+        self._require_attached()  # the attempt may have ended meanwhile, and so have its waits
 
     async def _after_replay(self, at: Place | int) -> None:
         """While recorded outcomes are handed out, a new one, by its place or its seq, queues behind them."""

@@ -57,3 +57,6 @@ class Program(Protocol):
 
     def retry_delay(self, step: str, elapsed: float, failures: int, error: BaseException, seed: int) -> float | None:
         """Return after how many seconds the step is tried again, or None. Failures count from 1."""
+
+    def handler_for(self, step: str) -> tuple[str, int] | None:
+        """Return the step that takes this step's failures, and how often it may in one lineage."""

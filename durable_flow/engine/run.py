@@ -144,6 +144,10 @@ class Run:
         # The live objects by which the run ended in this process.
         self.stop_event: StopEvent | None = None
         self.failure: BaseException | None = None
+        # What the attempts before those that wait for their time raised in this process.
+        self.last_errors: dict[TaskId, Exception] = {}
+        # When steps were started last.
+        self.acted_at = state.last_at
         # Why it was dropped, if it was.
         self.error: BaseException | None = None
         self._idle_release_seconds = idle_release_seconds
@@ -437,6 +441,8 @@ class Run:
             case StepFailed():
                 self._step_ended(fact.task)
                 retry = "" if fact.retry_at is None else "; it is tried again"
+                if fact.handler is not None:
+                    retry = f"; {fact.handler} takes it"
                 logger.warning(
                     "step %r of run %s failed (attempt %d): %s%s",
                     fact.task.step, self.run_id, fact.attempt, fact.error.type, retry,
@@ -450,7 +456,8 @@ class Run:
         if self.state.ended or self.state.attention:
             self._finish()
             return
-        for command in due(self.state, self.limits, self.clock.now(), self.workers.busy, self.running):
+        self.acted_at = self.clock.now()
+        for command in due(self.state, self.limits, self.acted_at, self.workers.busy, self.running):
             self._carry_out(command)
         if self.internals is not None:
             self.internals.acted()
@@ -509,6 +516,8 @@ class Run:
     def _start(self, task: Task) -> None:
         execution = Execution(self, task)
         self.executions[task.id] = execution
+        if self.last_errors:
+            execution.last_error = self.last_errors.pop(task.id, None)
         step = task.id.step
         self.running.setdefault(step, {})[task.id] = execution
         self.workers.take(step)
@@ -551,7 +560,7 @@ class Run:
         """A strand goes on; returns a future to await first if no worker is free and the strand is patient."""
         execution.suspended -= 1
         self.host.step_resumed(self)
-        if execution.has_worker or self.closed:
+        if execution.has_worker or self.closed or not execution.attached:
             return None
         execution.has_worker = True
         again = None

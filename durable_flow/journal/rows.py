@@ -45,7 +45,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.MessageReceived: _Layout(name="message_id"),
     records.EventEmitted: _Layout(event="event"),
     records.StepCompleted: _Layout(),
-    records.StepFailed: _Layout(),
+    records.StepFailed: _Layout(event="event", value="exception"),
     records.ContextSet: _Layout(name="key", value="value"),
     records.ContextDeleted: _Layout(name="key"),
     records.EventCollected: _Layout(event="event"),
@@ -74,6 +74,7 @@ _LAYOUTS: dict[type, _Layout] = {
 _USUAL: dict[str, Any] = {
     "k": 0, "targets": (), "step": None, "answers": None, "retry_at": None, "explicit": False, "human": False,
     "deadline": None, "schema": None, "arguments": None, "wait_id": None, "previous": None,
+    "handler": None, "began_at": None,
 }  # fmt: skip
 # Stored elsewhere: the stream table has the items.
 _ELSEWHERE = {"items"}

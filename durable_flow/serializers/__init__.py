@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import exceptions as exceptions  # registers how the event of a failed step is stored
 from .adapters import register_adapter
 from .base import Seal, Serializer
 from .codec import Codec

@@ -18,9 +18,11 @@ from durable_flow.records import (
     ContextSet,
     EncodedEvent,
     EncodedValue,
+    ErrorInfo,
     EventEmitted,
     Fact,
     StepCompleted,
+    StepFailed,
     StreamPublished,
     TaskId,
 )
@@ -53,6 +55,17 @@ def test_any_fact_comes_back_from_its_columns_with_its_types(kind: type) -> None
 @given(st.one_of(*map(_facts, _HOT)))
 def test_the_short_cuts_of_frequent_kinds_write_what_the_long_way_writes(fact: Fact) -> None:
     assert tuple(rows.to_columns(fact)) == tuple(rows._any_to_columns(fact))
+
+
+def test_a_failure_that_was_written_before_handlers_were_known_is_read() -> None:
+    data = '{"attempt":2,"error":["E","m",""],"retry_at":7}'
+    found = rows.to_fact("StepFailed", 5, "rank", None, data, None, None, None)
+    assert typed(found) == typed(StepFailed(TaskId(5, "rank"), 2, ErrorInfo("E", "m"), 7))
+
+
+def test_a_failure_leaves_only_what_there_is_to_say() -> None:
+    columns = rows.to_columns(StepFailed(TaskId(5, "rank"), 1, ErrorInfo("E", "m"), None))
+    assert tuple(columns) == ("StepFailed", 5, "rank", None, '{"error":["E","m",""]}', None, None, None)
 
 
 def test_a_plain_step_leaves_no_data_but_the_targets() -> None:

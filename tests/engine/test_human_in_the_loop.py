@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -761,3 +761,30 @@ async def test_an_answer_that_was_acknowledged_elsewhere_counts_before_one_of_th
                 await log.seen("send_failed")
         assert await handler == "theirs"
         assert flow.ran == ["ask", "answered theirs"]
+
+
+async def test_a_strand_that_outlives_its_step_is_told_so_and_keeps_no_worker(journal: Journal) -> None:
+    class Round(Event):
+        n: int
+
+    class Leaves(Workflow):
+        strands: ClassVar[list[asyncio.Future[Any]]] = []
+
+        @step
+        async def begin(self, ev: StartEvent) -> Round:
+            return Round(n=0)
+
+        @step(num_workers=1)
+        async def rounds(self, ctx: Context, ev: Round) -> Round | StopEvent:
+            if self.strands:
+                await asyncio.wait(self.strands)  # the one before has gone on, in whichever way
+            self.strands.append(asyncio.ensure_future(ctx.wait_for_event(Answer, timeout=None)))
+            await ctx.checkpoint("the strand waits")
+            return Round(n=ev.n + 1) if ev.n < 2 else StopEvent()
+
+    await Leaves(journal=journal, timeout=20).run()
+    strands, Leaves.strands = Leaves.strands, []
+    for strand in strands[:2]:
+        with pytest.raises(ContextStateError, match="is detached"):
+            await strand
+    strands[2].cancel()

@@ -102,6 +102,32 @@ async def test_a_policy_is_told_attempts_elapsed_time_error_and_a_seed_of_its_ow
     assert all(isinstance(seed, int) for seed in seeds)
 
 
+async def test_two_steps_that_fail_on_one_event_get_seeds_of_their_own(memory: Journal) -> None:
+    one, two = Asked(0, 0), Asked(0, 0)
+
+    class Twins(Workflow):
+        @step(retry_policy=one)
+        async def first(self, ev: StartEvent) -> Item:
+            return self.fails_twice(one)
+
+        @step(retry_policy=two)
+        async def second(self, ev: StartEvent) -> Item:
+            return self.fails_twice(two)
+
+        @step
+        async def end(self, ctx: Context, ev: Item) -> StopEvent | None:
+            return StopEvent() if ctx.collect_events(ev, [Item] * 2) else None
+
+        def fails_twice(self, policy: Asked) -> Item:
+            if policy.answers:
+                raise ValueError("again")
+            return Item()
+
+    await Twins(journal=memory).run()
+    seeds = [seed for *_, seed in one.questions + two.questions]
+    assert len(seeds) == len(set(seeds)) == 4
+
+
 async def test_a_policy_without_seed_is_asked_without(memory: Journal) -> None:
     class Old:
         def next(self, elapsed_time: float, attempts: int, error: Exception) -> float | None:
@@ -114,6 +140,8 @@ async def test_a_policy_that_raises_fails_the_run_by_its_error(journal: Journal)
     with pytest.raises(ZeroDivisionError, match="in the policy") as raised:
         await flaky(Asked(ZeroDivisionError("in the policy")), 99, journal=journal).run(run_id="r")
     assert str(raised.value.__cause__) == "failure 1"
+    [note] = raised.value.__notes__
+    assert "retry policy of step 'work', run r" in note
     assert (await journal.run("r")).status == "failed"
 
 

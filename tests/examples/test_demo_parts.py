@@ -14,11 +14,13 @@ from durable_flow.records import (
     ContextSet,
     EncodedEvent,
     EncodedValue,
+    ErrorInfo,
     EventEmitted,
     Fact,
     Record,
     RunClaimed,
     StepCompleted,
+    StepFailed,
     TaskId,
 )
 
@@ -124,3 +126,15 @@ def test_wrong_arguments_are_explained(arguments: list[str], message: str, capsy
         main(arguments)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_failure_is_told_with_the_handler_that_takes_it():
+    task, error = TaskId(1, "score"), ErrorInfo("builtins.ValueError", "wrong")
+    failures = (
+        StepFailed(task, 1, error, 9),
+        StepFailed(task, 2, error, None, "rescue", EncodedEvent("F", "j", 1, b"")),
+    )
+    assert [(row.step, row.what) for row in rows(journal(*failures))] == [
+        ("score", "attempt 1 failed: builtins.ValueError: wrong"),
+        ("score", "attempt 2 failed: builtins.ValueError: wrong; rescue takes it"),
+    ]

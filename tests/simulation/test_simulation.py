@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from .more import MORE
+from .recoveries import RECOVERIES
 from .scenarios import MODEL_SCENARIOS, simulation, violations
 
 TRIALS = int(os.environ.get("DURABLE_FLOW_SIMULATION_TRIALS", "40"))
 FIRST_SEED = int(os.environ.get("DURABLE_FLOW_SIMULATION_SEED", "1"))
-SCENARIOS = MODEL_SCENARIOS | MORE
+SCENARIOS = MODEL_SCENARIOS | MORE | RECOVERIES
 
 
 @pytest.fixture(autouse=True)

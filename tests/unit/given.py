@@ -86,6 +86,11 @@ def failed(task_id: TaskId, attempt: int = 1, retry_at: float | None = None) -> 
     return StepFailed(task_id, attempt, ERROR, None if retry_at is None else round(retry_at * SECOND))
 
 
+def handled(task_id: TaskId, handler: str, attempt: int = 1) -> StepFailed:
+    """A failure that a handler takes: the record delivers it."""
+    return StepFailed(task_id, attempt, ERROR, None, handler, event("StepFailedEvent"))
+
+
 def returned(task_id: TaskId, *events: object, drafts: tuple[Fact, ...] = (), stop: EncodedEvent | None = None):
     return StepReturned(task_id, 1, drafts, events, stop)
 

@@ -197,12 +197,15 @@ class Actor:
         end = event("Stop") if stop else None
         self.run.accept(StepReturned(self.task, self.attempt, drafts, tuple(returned), end))
 
-    def raises(self, retry_after: int | None, attention: str | None = None) -> None:
+    def raises(self, retry_after: int | None, attention: str | None = None, handler: str | None = None) -> None:
         drafts = self._finish(completed=False)
         retry_at = None if retry_after is None else self.run.now + retry_after * SECOND
-        if retry_at is None and attention is None:
+        if retry_at is None and attention is None and handler is None:
             drafts += self.run.drafts.take_all()
-        self.run.accept(StepRaised(self.task, self.attempt, drafts, ERROR, retry_at, attention))
+        failure = None if handler is None else event("StepFailedEvent")
+        self.run.accept(
+            StepRaised(self.task, self.attempt, drafts, ERROR, retry_at, attention, handler, failure, value("it"), 7)
+        )
 
     def is_suspended(self) -> bool:
         waits_for, state = self._waits_for, self.run.state
@@ -350,6 +353,8 @@ class Simulation:
             actor.raises(a % 3)
         elif b == 5 and a < 4:
             actor.raises(None)
+        elif b == 5:
+            actor.raises(None, handler=("first", "work")[a % 2])
         elif b == 6 and a < 4:
             actor.raises(None, "look at it")
         else:

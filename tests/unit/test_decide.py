@@ -11,6 +11,7 @@ from given import (
     event,
     failed,
     given,
+    handled,
     published,
     returned,
     started,
@@ -53,8 +54,10 @@ from durable_flow.records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StepFailed,
     StreamPublished,
     StreamReset,
+    TaskId,
     TimerFired,
     TimerSet,
     WaitAnswered,
@@ -268,6 +271,25 @@ def test_a_step_that_raises_without_a_retry_fails_the_run():
     out.then(WRITE, failed(A), RunFailed(ERROR, "a")).then_status("failed")
     assert out.state.context == {"n": value(1)}
     assert list(out.state.tasks) == [A, B]  # pending, should somebody retry the run
+
+
+def test_a_failure_that_a_handler_takes_ends_the_task_and_its_waits_and_not_the_run():
+    failure = event("StepFailedEvent")
+    incoming = raised(drafts=(WRITE,))._replace(handler="rescue", event=failure, began_at=5)
+    out = given(started("a", "b"), wait("w3", "Answer", A), wait("w4", "Answer", B)).when(incoming)
+    out.then(WRITE, WaitClosed("w3"), StepFailed(A, 1, ERROR, None, "rescue", failure, None, 5)).then_status("running")
+    assert out.state.context == {"n": value(1)}
+    assert list(out.state.tasks) == [B, TaskId(7, "rescue")]
+
+
+def test_a_failure_that_is_handled_twice_counts_once():
+    incoming = raised()._replace(handler="rescue", event=event("StepFailedEvent"))
+    given(started("a")).when(incoming, incoming).then(handled(A, "rescue"))
+
+
+def test_what_is_told_of_a_failure_is_recorded():
+    incoming = raised(retry_at=60)._replace(exception=value("it"), began_at=5)
+    given(started("a")).when(incoming).then(failed(A, 1, 60)._replace(exception=value("it"), began_at=5))
 
 
 def test_a_step_that_diverged_parks_the_run_and_stays_where_it_was():

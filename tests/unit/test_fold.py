@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from copy import deepcopy
 from itertools import groupby, pairwise
 from typing import get_args
 
 import pytest
-from given import SECOND, at, completed, emitted, event, failed, numbered, published, started, task, value, wait
+from given import (
+    SECOND,
+    at,
+    completed,
+    emitted,
+    event,
+    failed,
+    handled,
+    numbered,
+    published,
+    started,
+    task,
+    value,
+    wait,
+)
 from given import given as run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +57,7 @@ from durable_flow.records import (
     RunTimedOut,
     StepCompleted,
     StepDiverged,
+    StepFailed,
     StreamPublished,
     StreamReset,
     TimerFired,
@@ -208,12 +224,37 @@ def test_a_task_is_pending_in_exactly_one_place(records):
 @given(histories())
 def test_every_delivery_is_a_task_that_completes_at_most_once(records):
     delivered = [(r.seq, step) for r in records if isinstance(r.fact, EventEmitted) for step in r.fact.targets]
-    ended = [r.fact.task for r in records if isinstance(r.fact, StepCompleted)]
+    failures = [r for r in records if isinstance(r.fact, StepFailed) and r.fact.handler is not None]
+    delivered += [(r.seq, r.fact.handler) for r in failures]
+    completed = [r.fact.task for r in records if isinstance(r.fact, StepCompleted)]
+    ended = completed + [r.fact.task for r in failures]
     assert len(set(ended)) == len(ended)
     state = fold(records)
     if state.status not in ("completed", "cancelled"):
         assert sorted([*ended, *state.tasks]) == sorted(delivered)
-    assert state.steps_completed == len(ended)
+    assert state.steps_completed == len(completed)
+
+
+@given(histories())
+def test_a_task_counts_the_failures_that_handlers_took_among_its_ancestors(records):
+    """By walking up from each task, over what emitted its event and whose failure it handles."""
+    by_seq = {record.seq: record.fact for record in records}
+
+    def recoveries(task_id):
+        counted = Counter()
+        while task_id is not None:
+            fact = by_seq[task_id.seq]
+            if isinstance(fact, StepFailed):
+                counted[fact.handler] += 1
+            task_id = fact.task
+        return counted
+
+    state = RunState()
+    for record in records:
+        evolve(state, record)
+        for task_id, new in state.tasks.items():
+            if task_id.seq == record.seq:
+                assert Counter(new.recoveries) == recoveries(task_id)
 
 
 @given(histories())
@@ -301,11 +342,54 @@ def test_a_failed_step_sleeps_no_more_and_holds_no_wait():
     assert state.status == "running"
 
 
+def test_a_failure_remembers_when_the_first_attempt_began_and_what_the_last_one_raised():
+    failure = StepFailed(A, 1, ("E", "m"), 9 * SECOND, exception=value("it"), began_at=3)
+    pending = run(started("a"), at(5, failure)).state.tasks[A]
+    assert (pending.began_at, pending.failed_at, pending.exception) == (3, 5 * SECOND, value("it"))
+
+
+def test_a_failure_that_a_handler_takes_ends_its_task_and_is_the_handlers_task():
+    groups = (
+        started("a", "b"),
+        TimerSet(A, 1, 0, 9),
+        wait("w4", "Answer", A),
+        (WaitClosed("w4"), handled(A, "rescue")),
+    )
+    state = run(*groups).state
+    rescue = task("rescue", seq=6)
+    assert list(state.tasks) == [B, rescue]
+    assert state.tasks[rescue].event == event("StepFailedEvent")
+    assert (state.tasks[rescue].attempt, state.tasks[rescue].failures) == (1, 0)
+    assert (state.runnable["a"], state.runnable["rescue"]) == ({}, {rescue: None})
+    assert (state.timers, state.waits, state.waiting_tasks, state.steps_completed) == ({}, {}, 0, 0)
+    assert state.status == "running"
+
+
+def test_recoveries_are_counted_by_handler_and_inherited():
+    first = task("rescue", seq=3)
+    groups = (started("a", "b"), handled(A, "rescue"), (emitted("Work", "a", "b", by=first), completed(first)))
+    state = run(*groups).state
+    second = task("a", seq=4)
+    assert {t: pending.recoveries for t, pending in state.tasks.items()} == {
+        B: None, second: {"rescue": 1}, task("b", seq=4): {"rescue": 1},
+    }  # fmt: skip
+    state = run(*groups, handled(second, "rescue"), handled(task("b", seq=4), "other")).state
+    assert state.tasks[task("rescue", seq=6)].recoveries == {"rescue": 2}
+    assert state.tasks[task("other", seq=7)].recoveries == {"rescue": 1, "other": 1}
+
+
+def test_an_event_from_outside_has_no_ancestors():
+    first = task("rescue", seq=3)
+    state = run(started("a"), handled(A, "rescue"), (completed(first),), emitted("Work", "a")).state
+    assert [pending.recoveries for pending in state.tasks.values()] == [None]
+
+
 def test_an_ended_run_that_is_resumed_runs_its_failed_tasks_anew():
     state = run(started("a", "b"), (failed(A, 1), RunFailed(("E", "m"), "a")), RunResumed("me")).state
     assert (state.status, state.error, state.error_step) == ("running", None, None)
     assert set(state.runnable["a"]) == {A}
     assert (state.tasks[A].attempt, state.tasks[A].failures, state.tasks[A].error) == (2, 0, None)
+    assert (state.tasks[A].began_at, state.tasks[A].failed_at, state.tasks[A].exception) == (None, None, None)
 
 
 def test_a_resumed_run_keeps_the_retry_times_of_other_tasks():

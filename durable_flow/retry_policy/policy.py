@@ -1,13 +1,24 @@
-"""When a failed step is tried again: pure policies, without a clock and without randomness of their own."""
+"""The policies: pure, without a clock and without randomness of their own."""
 
 from __future__ import annotations
 
 import math
 import random
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-from .errors import WorkflowValidationError
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from ..errors import WorkflowValidationError
+from .conditions import RetryCondition
+from .moment import require_blocks
+from .stops import StopCondition, stop_after_attempt
+from .waits import WaitStrategy, wait_fixed
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 @runtime_checkable
@@ -28,6 +39,59 @@ class RetryPolicy(Protocol):
             seed: for jitter: the same for the same failure, another for every other. Policies may leave it out of
                 their signature.
         """
+
+
+class RetryInfo(NamedTuple):
+    """What `ctx.retry_info()` tells about the attempts of this step before the present one.
+
+    `retry_number` counts them: 0 in the first attempt. `elapsed_seconds` is the time since the first attempt began,
+    0.0 in that one. `last_exception` is what the last one raised, rebuilt from the journal in another process than
+    the one in which it was raised (an UnreconstructedException where that cannot be done exactly); `last_failed_at`
+    is the time of it, in UTC.
+    """
+
+    retry_number: int
+    elapsed_seconds: float
+    last_exception: Exception | None
+    last_failed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class _ComposedRetryPolicy:
+    """A policy of a condition, a wait strategy and a stop condition; made by `retry_policy`."""
+
+    retry: RetryCondition | None
+    wait: WaitStrategy
+    stop: StopCondition
+
+    def next(self, elapsed_time: float, attempts: int, error: Exception, *, seed: int | None = None) -> float | None:
+        """Return the wait strategy's delay, or None if the error is not to be retried or it is time to stop."""
+        if self.retry is not None and not self.retry(error):
+            return None
+        delay = self.wait(attempts, seed=seed)
+        if self.stop(attempts, elapsed_time, upcoming_sleep=delay):
+            return None
+        return delay
+
+
+def retry_policy(
+    retry: RetryCondition | None = None,
+    wait: WaitStrategy = wait_fixed(5),  # noqa: B008  # it holds nothing that changes
+    stop: StopCondition = stop_after_attempt(3),  # noqa: B008
+) -> RetryPolicy:
+    """Return a policy of building blocks.
+
+    Args:
+        retry: which errors are tried again; None: all.
+        wait: how long after each failure; by default 5 seconds.
+        stop: when to give up; by default after 3 attempts.
+
+    Raises WorkflowValidationError for what is no such block.
+    """
+    require_blocks("retry_policy(retry=)", () if retry is None else (retry,), retry_base, "retry_always()")
+    require_blocks("retry_policy(wait=)", (wait,), wait_base, "wait_fixed(5)")
+    require_blocks("retry_policy(stop=)", (stop,), stop_base, "stop_after_attempt(3)")
+    return _ComposedRetryPolicy(retry, wait, stop)
 
 
 @dataclass(frozen=True)
