@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .context import Context
@@ -99,7 +100,22 @@ from .service import ServiceManager
 from .workflow import Workflow
 
 if TYPE_CHECKING:
+    from .representation import get_workflow_representation as get_workflow_representation
     from .serializers.pickle import PickleSerializer as PickleSerializer
+    from .signatures import StepConfig as StepConfig
+    from .types import EventType as EventType
+    from .types import RunResultT as RunResultT
+    from .types import StopEventT as StopEventT
+    from .utils import BUSY_WAIT_DELAY as BUSY_WAIT_DELAY
+    from .utils import StepSignatureSpec as StepSignatureSpec
+    from .utils import get_qualified_name as get_qualified_name
+    from .utils import get_steps_from_class as get_steps_from_class
+    from .utils import get_steps_from_instance as get_steps_from_instance
+    from .utils import import_module_from_qualified_name as import_module_from_qualified_name
+    from .utils import inspect_signature as inspect_signature
+    from .utils import is_free_function as is_free_function
+    from .utils import validate_step_signature as validate_step_signature
+    from .workflow import WorkflowMeta as WorkflowMeta
 
 __version__ = "0.1.0"
 
@@ -205,10 +221,31 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Not imported before it is asked for: unpickling is the unsafe tier.
-    if name == "PickleSerializer":
-        from .serializers.pickle import PickleSerializer
+# Not imported before they are asked for: unpickling is the unsafe tier, the others serve few programs.
+_ON_DEMAND = {
+    "PickleSerializer": "serializers.pickle",
+    "WorkflowMeta": "workflow",
+    "get_workflow_representation": "representation",
+    **dict.fromkeys(("EventType", "RunResultT", "StopEventT"), "types"),
+    "StepConfig": "signatures",
+    **dict.fromkeys(
+        (
+            "BUSY_WAIT_DELAY",
+            "StepSignatureSpec",
+            "get_qualified_name",
+            "get_steps_from_class",
+            "get_steps_from_instance",
+            "import_module_from_qualified_name",
+            "inspect_signature",
+            "is_free_function",
+            "validate_step_signature",
+        ),
+        "utils",
+    ),
+}
 
-        return PickleSerializer
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return getattr(import_module(f".{_ON_DEMAND[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -96,7 +96,7 @@ class Event(BaseModel):
         return True
 
 
-EventType = TypeVar("EventType", bound=Event)
+EventType = type[Event]
 
 
 class StartEvent(Event):
@@ -226,7 +226,7 @@ class StreamResetEvent(Event):
 
 
 StopEventT = TypeVar("StopEventT", bound=StopEvent)
-RunResultT = TypeVar("RunResultT")
+RunResultT = StopEvent | Any
 
 
 def event_name(cls: type[Event]) -> str:

@@ -1,4 +1,4 @@
-"""Type variables for annotations in programs that build on workflows."""
+"""Names for annotations in programs that build on workflows."""
 
 from __future__ import annotations
 

@@ -53,6 +53,13 @@ class WorkflowSettings:
     skip_graph_checks: frozenset[str]
 
 
+class WorkflowMeta(type):
+    """For programs that derive a metaclass of their own from it, e.g. to combine it with pydantic's.
+
+    `Workflow` itself has no metaclass: its steps are collected when a class is first used.
+    """
+
+
 class Workflow:
     """Base of all workflows: steps are the methods decorated with `@step`.
 

@@ -1,6 +1,23 @@
 """Context: what a step uses to reach its run; see `context.py`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..serializers import JsonSerializer
+from ..serializers.base import Serializer as BaseSerializer
 from .context import Context
 from .store import DictState, StateStore
 
-__all__ = ["Context", "DictState", "StateStore"]
+if TYPE_CHECKING:
+    from ..serializers import PickleSerializer
+
+__all__ = ["BaseSerializer", "Context", "DictState", "JsonSerializer", "PickleSerializer", "StateStore"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PickleSerializer":
+        from ..serializers import PickleSerializer
+
+        return PickleSerializer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,29 @@
+"""The serializers by their upstream module name; what each stores is said in `durable_flow.serializers`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..serializers import JsonSerializer
+from ..serializers.base import Serializer as BaseSerializer
+from ..utils import get_qualified_name, import_module_from_qualified_name
+
+if TYPE_CHECKING:
+    from ..serializers import PickleSerializer
+
+__all__ = [
+    "BaseSerializer",
+    "JsonSerializer",
+    "PickleSerializer",
+    "get_qualified_name",
+    "import_module_from_qualified_name",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Pickle is the unsafe tier: it is not even imported unless somebody asks for it.
+    if name == "PickleSerializer":
+        from ..serializers import PickleSerializer
+
+        return PickleSerializer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

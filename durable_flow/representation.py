@@ -1,0 +1,196 @@
+"""A workflow as a graph of nodes and edges, read from its class: what drawings and servers show of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+
+from .events import Event, HumanResponseEvent, InputRequiredEvent, event_name
+from .steps import step_table
+
+if TYPE_CHECKING:
+    from .workflow import Workflow
+
+__all__ = [
+    "WorkflowEventNode",
+    "WorkflowExternalNode",
+    "WorkflowGenericNode",
+    "WorkflowGraph",
+    "WorkflowGraphEdge",
+    "WorkflowGraphNode",
+    "WorkflowNodeBase",
+    "WorkflowStepNode",
+    "get_workflow_representation",
+]
+
+EXTERNAL = "external_step"
+"""The id of the node that stands for the world outside: it takes questions and gives answers."""
+
+
+class WorkflowNodeBase(BaseModel):
+    """What every node has: an `id` that edges refer to, and a `label` for people."""
+
+    id: str
+    label: str
+
+    def truncated_label(self, max_length: int) -> str:
+        """Return the label, shortened to `max_length` characters; the last one is then an asterisk."""
+        return self.label if len(self.label) <= max_length else f"{self.label[: max_length - 1]}*"
+
+
+class WorkflowStepNode(WorkflowNodeBase):
+    """A step; its docstring is the description."""
+
+    node_type: Literal["step"] = "step"
+    description: str | None = None
+
+
+class WorkflowEventNode(WorkflowNodeBase):
+    """An event class.
+
+    `event_types` are the names of the class and of those it derives from, below `Event`; `produced_by` the steps that
+    return it; `event_schema` its JSON schema, None where a field has none.
+    """
+
+    node_type: Literal["event"] = "event"
+    event_type: str
+    event_types: list[str]
+    event_schema: dict[str, Any] | None = None
+    produced_by: list[str] = Field(default_factory=list)
+
+    def is_subclass_of(self, *type_names: str) -> bool:
+        """Tell whether one of these is the class or one that it derives from."""
+        return not set(type_names).isdisjoint(self.event_types)
+
+
+class WorkflowExternalNode(WorkflowNodeBase):
+    """The world outside: whoever answers questions."""
+
+    node_type: Literal["external"] = "external"
+
+
+class WorkflowGenericNode(WorkflowNodeBase):
+    """A node of a kind that this version does not know."""
+
+    node_type: str
+    event_type: str | None = None
+    event_types: list[str] | None = None
+
+    def is_subclass_of(self, *type_names: str) -> bool:
+        """Tell whether it is an event node and one of these is its class or one that it derives from."""
+        return not set(type_names).isdisjoint(self.event_types or ())
+
+
+WorkflowGraphNode = WorkflowStepNode | WorkflowEventNode | WorkflowExternalNode | WorkflowGenericNode
+
+
+class WorkflowGraphEdge(BaseModel):
+    """An arrow from one node to another."""
+
+    source: str
+    target: str
+    label: str | None = None
+
+
+class WorkflowGraph(BaseModel):
+    """The nodes and edges of a workflow; its class's docstring is the description."""
+
+    name: str
+    nodes: list[WorkflowGraphNode]
+    edges: list[WorkflowGraphEdge]
+    description: str | None = None
+
+    def filter_by_node_type(self, *node_types: str) -> WorkflowGraph:
+        """Return the graph without the nodes of these types.
+
+        What was connected through them is connected directly. The label of such an edge is that of the node it jumps
+        over; of several, that of the last.
+        """
+        gone = {node.id: node for node in self.nodes if node.node_type in node_types}
+        leaving: dict[str, list[WorkflowGraphEdge]] = {}
+        for edge in self.edges:
+            leaving.setdefault(edge.source, []).append(edge)
+        edges: dict[tuple[str, str, str | None], None] = {}
+        for edge in self.edges:
+            if edge.source in gone:
+                continue
+            seen: set[str] = set()
+            pending = [edge]
+            while pending:
+                last = pending.pop(0)
+                if last.target not in gone:
+                    over = gone.get(last.source)
+                    edges[edge.source, last.target, last.label if over is None else over.label] = None
+                elif last.target not in seen:
+                    seen.add(last.target)
+                    pending += leaving.get(last.target, ())
+        return WorkflowGraph(
+            name=self.name,
+            nodes=[node for node in self.nodes if node.id not in gone],
+            edges=[WorkflowGraphEdge(source=source, target=target, label=label) for source, target, label in edges],
+            description=self.description,
+        )
+
+
+def get_workflow_representation(workflow: Workflow | type[Workflow]) -> WorkflowGraph:
+    """Return the graph of a workflow or its class, without running anything.
+
+    Raises WorkflowValidationError for a class that cannot be a workflow.
+    """
+    cls = workflow if isinstance(workflow, type) else type(workflow)
+    steps = list(step_table(cls).steps.values())
+    ids = _event_ids(event for step in steps for event in (*step.accepted, *step.emitted))
+    nodes: dict[str, WorkflowGraphNode] = {}
+    edges: list[tuple[str, str]] = []
+    for step in steps:
+        nodes[step.name] = WorkflowStepNode(id=step.name, label=step.name, description=_description(step.function))
+        for event in step.accepted:
+            edges.append((ids[event], step.name))
+            if issubclass(event, HumanResponseEvent):
+                edges.append((EXTERNAL, ids[event]))
+        for event in step.emitted:
+            edges.append((step.name, ids[event]))
+            if issubclass(event, InputRequiredEvent):
+                edges.append((ids[event], EXTERNAL))
+    for event, name in ids.items():
+        nodes[name] = _event_node(event, name, [step.name for step in steps if event in step.emitted])
+    if any(EXTERNAL in edge for edge in edges):
+        nodes[EXTERNAL] = WorkflowExternalNode(id=EXTERNAL, label=EXTERNAL)
+    return WorkflowGraph(
+        name=cls.__name__,
+        nodes=list(nodes.values()),
+        edges=[WorkflowGraphEdge(source=source, target=target) for source, target in dict.fromkeys(edges)],
+        description=_description(cls),
+    )
+
+
+def _event_ids(events: Iterable[type[Event]]) -> dict[type[Event], str]:
+    """Return the classes with their ids: the class's name, or its longer one if another class has that name."""
+    ids: dict[type[Event], str] = {}
+    for event in events:
+        if event not in ids:
+            ids[event] = event_name(event) if event.__name__ in ids.values() else event.__name__
+    return ids
+
+
+def _event_node(event: type[Event], name: str, produced_by: list[str]) -> WorkflowEventNode:
+    try:
+        schema = event.model_json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+        schema = None  # fields of any type are allowed, also of types that have no JSON schema
+    return WorkflowEventNode(
+        id=name,
+        label=event.__name__,
+        event_type=event.__name__,
+        event_types=[cls.__name__ for cls in event.__mro__ if issubclass(cls, Event) and cls is not Event],
+        event_schema=schema,
+        produced_by=produced_by,
+    )
+
+
+def _description(documented: Any) -> str | None:
+    text = documented.__dict__.get("__doc__") if isinstance(documented, type) else documented.__doc__
+    return inspect.cleandoc(text) if text else None
