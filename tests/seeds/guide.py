@@ -37,9 +37,7 @@ class IntelligenceWorkflow(Workflow):
         ctx.data["start_time"] = time.time()
 
         # Emit custom event to trigger next step
-        return CustomEvent(
-            data=ev.input_data, metadata={"session_id": ctx.data["session_id"]}, timestamp=time.time()
-        )
+        return CustomEvent(data=ev.input_data, metadata={"session_id": ctx.data["session_id"]}, timestamp=time.time())
 
     @step
     async def process_data(self, ctx: Context, ev: CustomEvent) -> ProcessingEvent | StopEvent:

@@ -56,9 +56,7 @@ class RAGIntelligenceWorkflow(Workflow):
             )
 
     @step
-    async def apply_intelligence(
-        self, ctx: Context, ev: IntelligenceResponseEvent
-    ) -> DataProcessingEvent | StopEvent:
+    async def apply_intelligence(self, ctx: Context, ev: IntelligenceResponseEvent) -> DataProcessingEvent | StopEvent:
         """Apply gathered intelligence to processing"""
         # Check confidence threshold
         if ev.confidence_score < 0.7:

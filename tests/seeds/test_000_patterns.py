@@ -221,9 +221,7 @@ class Pipeline(DataPipelineWorkflow):
 
 async def test_example_2_has_a_step_called_validate_and_returns_its_context(database):
     workflow = Pipeline(timeout=30.0)
-    result = await workflow.run(
-        input_data={"id": "123", "content": "data", "metadata": {}}, run_id="pipeline"
-    )
+    result = await workflow.run(input_data={"id": "123", "content": "data", "metadata": {}}, run_id="pipeline")
     transformed = {"id": "123", "content": "DATA", "metadata": {}}
     assert result == {"status": "success", "data": transformed, "metadata": {"validated": True}}
     assert workflow.saved == [transformed]

@@ -148,9 +148,7 @@ class ComplexQueryEvent(Event):
 
 class QueryRoutingWorkflow(Workflow):
     @step
-    async def classify_query(
-        self, ctx: Context, ev: StartEvent
-    ) -> Union[SimpleQueryEvent, ComplexQueryEvent]:  # noqa: UP007
+    async def classify_query(self, ctx: Context, ev: StartEvent) -> Union[SimpleQueryEvent, ComplexQueryEvent]:  # noqa: UP007
         query = ev.get("query", "")
         await ctx.set("query", query)
 
