@@ -44,7 +44,7 @@ class IntelligenceWorkflow(Workflow):
         """Processing step - receives custom event, processes, and routes"""
         try:
             # Access shared context
-            session_id = ctx.data["session_id"]  # noqa: F841
+            session_id = ctx.data["session_id"]
 
             # Process data
             result = await self._process_intelligence(ev.data, ev.metadata)
@@ -95,7 +95,7 @@ class IntelligenceRequestEvent(WorkflowBaseEvent):
 
     query: str
     context: dict[str, Any]
-    filters: Optional[dict[str, Any]] = None  # noqa: UP045
+    filters: Optional[dict[str, Any]] = None
 
 
 class IntelligenceResponseEvent(WorkflowBaseEvent):
@@ -129,7 +129,7 @@ class ErrorEvent(WorkflowBaseEvent):
 
     error_type: str
     error_message: str
-    stack_trace: Optional[str] = None  # noqa: UP045
+    stack_trace: Optional[str] = None
     recoverable: bool = True
 
 

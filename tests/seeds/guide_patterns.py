@@ -109,7 +109,7 @@ class ResilientWorkflow(Workflow):
             if retry_count >= 3:
                 return ErrorEvent(
                     error_type="max_retries_exceeded",
-                    error_message=f"Failed after {retry_count} retries: {str(e)}",  # noqa: RUF010
+                    error_message=f"Failed after {retry_count} retries: {str(e)}",
                     recoverable=False,
                     correlation_id=ev.correlation_id,
                 )

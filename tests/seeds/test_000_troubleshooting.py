@@ -48,7 +48,7 @@ class BrokenWorkflow(Begins):
     @step
     async def broken_step(self, ctx: Context, ev: CustomEvent) -> None:
         # This step doesn't return StopEvent and workflow hangs
-        result = process_data(ev.data)  # noqa: F841
+        result = process_data(ev.data)
         # Missing: return StopEvent(result=result)
 
 

@@ -148,7 +148,7 @@ class ComplexQueryEvent(Event):
 
 class QueryRoutingWorkflow(Workflow):
     @step
-    async def classify_query(self, ctx: Context, ev: StartEvent) -> Union[SimpleQueryEvent, ComplexQueryEvent]:  # noqa: UP007
+    async def classify_query(self, ctx: Context, ev: StartEvent) -> Union[SimpleQueryEvent, ComplexQueryEvent]:
         query = ev.get("query", "")
         await ctx.set("query", query)
 
@@ -326,7 +326,7 @@ class RiskyWorkflow(Workflow):
         self.do_risky_thing = do_risky_thing
 
     @step
-    async def risky_step(self, ctx: Context, ev: StartEvent) -> Union[SuccessEvent, FallbackEvent]:  # noqa: UP007
+    async def risky_step(self, ctx: Context, ev: StartEvent) -> Union[SuccessEvent, FallbackEvent]:
         try:
             result = await self.do_risky_thing()
             return SuccessEvent(data=result)
