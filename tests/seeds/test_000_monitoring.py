@@ -15,9 +15,9 @@ class Progress(Event):
     message: str
 
 
-class Streaming(BridgeIntelligenceWorkflow):
+class Streaming(Workflow):
     @step
-    async def entry_point(self, ctx: Context, ev: StartEvent) -> StopEvent:
+    async def search(self, ctx: Context, ev: StartEvent) -> StopEvent:
         ctx.write_event_to_stream(Progress(message="searching"))
         ctx.data["query"] = ev.input_data["query"]
         return StopEvent(result=ev.input_data["query"])
