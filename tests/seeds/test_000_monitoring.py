@@ -6,7 +6,7 @@ import asyncio
 import logging
 import warnings
 
-from durable_flow import Context, Event, StartEvent, StopEvent, step
+from durable_flow import Context, Event, StartEvent, StopEvent, Workflow, step
 
 from .test_000_guide import BridgeIntelligenceWorkflow
 
