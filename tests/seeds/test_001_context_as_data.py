@@ -44,9 +44,8 @@ async def test_a_context_goes_through_json_and_the_next_run_goes_on_with_its_sta
     handler = workflow.run()
     assert await handler == 1
     data = json.loads(json.dumps(handler.ctx.serialize()))
-    # The diagram writes `deserialize(data)`; a context needs its workflow too, as `from_dict` does.
-    for restore in (Context.deserialize, Context.from_dict):
-        assert await workflow.run(ctx=restore(workflow, data)) == 2
+    for restored in (Context(workflow).deserialize(data), Context.from_dict(workflow, data)):
+        assert await workflow.run(ctx=restored) == 2
 
 
 async def test_a_finished_context_serves_the_next_run_as_it_is():
