@@ -1,14 +1,11 @@
-"""Seed 000: "Use Workflow Streaming for Real-time Monitoring" and "Enable Verbose Logging"."""
+"""Seed 000: "Use Workflow Streaming for Real-time Monitoring"."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import warnings
 
 from durable_flow import Context, Event, StartEvent, StopEvent, Workflow, step
-
-from .test_000_guide import BridgeIntelligenceWorkflow
 
 
 class Progress(Event):
@@ -52,17 +49,3 @@ async def test_streaming_beside_the_run_is_what_the_guide_means():
     watching = asyncio.create_task(watch())
     result = await workflow.run(input_data={"query": "test"})
     assert (await watching, result) == (["searching"], "test")
-
-
-async def test_verbose_logs_every_step_event_and_context_update(capsys, caplog):
-    caplog.set_level(logging.DEBUG, logger="durable_flow")
-
-    workflow = BridgeIntelligenceWorkflow(verbose=True, timeout=60.0)
-    # Logs every step execution, event emission, and context update
-    await workflow.run(input_data={"query": "a secret", "context": {"domain": "d"}})
-
-    printed, logged = capsys.readouterr().out, "\n".join(caplog.messages)
-    for name in ("entry_point", "process", "BridgeEvent", "StopEvent", "query"):
-        assert name in printed
-        assert name in logged
-    assert "a secret" not in printed + logged  # names, never payloads
