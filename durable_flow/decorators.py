@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import WorkflowValidationError
+from .problems import Problems
 from .recovery import Recovery
 from .retry_policy import RetryPolicy
 from .signatures import (
@@ -18,6 +19,7 @@ from .signatures import (
     UnresolvedAnnotation,
     inspect_step,
     is_free_function,
+    return_problem,
 )
 
 if TYPE_CHECKING:
@@ -136,7 +138,20 @@ class StepDeclaration:
         names: dict[str, Any] = {}
         for frame in reversed(self._frames):
             names.update(frame.f_locals)
-        return inspect_step(self.function, self._options, is_method=not self.is_free, names=names, last_try=last_try)
+        try:
+            return inspect_step(
+                self.function, self._options, is_method=not self.is_free, names=names, last_try=last_try
+            )
+        except UnresolvedAnnotation:
+            raise
+        except WorkflowValidationError as error:
+            # What stopped at a parameter has not come to the return annotation.
+            problems = Problems(f"step {self.function.__qualname__!r}")
+            problems.keep(error)
+            if (other := return_problem(self.function, names)) is not None and str(other) != str(error):
+                problems.keep(other)
+            problems.raise_any()
+            raise
 
 
 def declaration_of(value: object) -> StepDeclaration | None:
@@ -149,7 +164,6 @@ def declaration_of(value: object) -> StepDeclaration | None:
 
 def _declare(function: Any, workflow: Any, options: StepOptions, caller: FrameType) -> Any:
     _require_function(function)
-    _require_options(function, options)
     add_step = getattr(workflow, "add_step", None)
     name = function.__qualname__
     if is_free_function(function):
@@ -163,7 +177,11 @@ def _declare(function: Any, workflow: Any, options: StepOptions, caller: FrameTy
         raise WorkflowValidationError(
             f"step {name!r} is a method: it belongs to the class around it. Remove workflow= from @step."
         )
-    setattr(function, _MARK, StepDeclaration(function, options, caller))
+    problems = Problems(f"step {name!r}")
+    problems.check(_require_options, function, options)
+    declaration = problems.check(StepDeclaration, function, options, caller)
+    problems.raise_any()
+    setattr(function, _MARK, declaration)
     if add_step is not None:
         add_step(function)
     return function

@@ -2,7 +2,7 @@
 
 DurableFlowError
 ├── WorkflowValidationError          the workflow class, its steps or its arguments are wrong
-│   └── WorkflowConfigurationError   no or several start or stop events (upstream raised either class)
+│   └── WorkflowConfigurationError   start, stop or state classes are missing or several (also a ValueError)
 ├── WorkflowRuntimeError             a step or its caller did something that a run cannot go on with
 │   ├── WorkflowStepDoesNotExistError
 │   ├── RunFailedError               a run that failed earlier was asked for its result
@@ -43,8 +43,11 @@ class WorkflowValidationError(DurableFlowError):
     """The workflow class, one of its steps or an argument is wrong; the message lists every problem found."""
 
 
-class WorkflowConfigurationError(WorkflowValidationError):
-    """The workflow has no step for a start event, none that stops, or several different ones."""
+class WorkflowConfigurationError(WorkflowValidationError, ValueError):
+    """The workflow has no step for a start event, none that stops, several different ones, or unrelated state classes.
+
+    Upstream raised this class, its base or, for state classes, ValueError: programs that expect one of them catch it.
+    """
 
 
 class WorkflowRuntimeError(DurableFlowError):

@@ -146,6 +146,17 @@ def inspect_step(
     )
 
 
+def return_problem(function: StepFunction, names: Mapping[str, Any]) -> WorkflowValidationError | None:
+    """Return what is wrong with the return annotation; None also if it cannot be resolved, or not yet."""
+    try:
+        _Reader(function, names, last_try=False).returns()
+    except UnresolvedAnnotation:
+        return None
+    except WorkflowValidationError as error:
+        return error
+    return None
+
+
 def is_free_function(function: StepFunction) -> bool:
     """Tell whether a function was defined outside any class body."""
     parent, _, _ = function.__qualname__.rpartition(".")

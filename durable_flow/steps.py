@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, TypeVar
@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from .decorators import StepDeclaration, declaration_of
 from .errors import WorkflowConfigurationError, WorkflowValidationError
 from .events import Event, HumanResponseEvent, StartEvent, StopEvent, event_name
-from .graph import StepNode
+from .graph import StepNode, find_problems
+from .problems import Problems
 from .recovery import Recovery, find_recovery_problems, handlers_by_step
 from .signatures import StepConfig, StepFunction, renamed
 
@@ -81,8 +82,9 @@ class StepTable:
 def step_table(cls: type) -> StepTable:
     """Return the table of a workflow class, built at the first call and after a step was added.
 
-    Raises WorkflowValidationError for a step that cannot work, WorkflowConfigurationError for start or stop events
-    that are missing or ambiguous and for event classes of one stored name, ValueError for unrelated state classes.
+    Raises WorkflowValidationError for steps that cannot work, WorkflowConfigurationError for start or stop events
+    that are missing or ambiguous, event classes of one stored name and unrelated state classes; either with every
+    problem of the class.
     """
     table = cls.__dict__.get(_TABLE)
     if not isinstance(table, StepTable):
@@ -145,9 +147,7 @@ def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
 
 
 def _build(cls: type) -> StepTable:
-    steps = {
-        name: renamed(declaration.config(), name, function) for name, (declaration, function) in _declared(cls).items()
-    }
+    steps = _configs(cls)
     if not steps:
         raise WorkflowConfigurationError(
             f"workflow {cls.__qualname__} has no steps. Decorate its methods with @step, or give functions outside "
@@ -156,7 +156,7 @@ def _build(cls: type) -> StepTable:
     accepted = dict.fromkeys(event for step in steps.values() for event in step.accepted)
     emitted = dict.fromkeys(event for step in steps.values() for event in step.emitted)
     event_classes = tuple(accepted | emitted)
-    _require_distinct_names(cls, event_classes)
+    _require_sound(cls, steps.values())
     state_class = _most_derived(cls, steps.values())
     handlers = {step.name: step.recovery for step in steps.values() if step.recovery is not None}
     return StepTable(
@@ -175,6 +175,45 @@ def _build(cls: type) -> StepTable:
         handlers=handlers,
         handler_of=handlers_by_step(steps.keys(), handlers),
     )
+
+
+def _configs(cls: type) -> dict[str, StepConfig]:
+    """Return the steps of the class. Raises WorkflowValidationError with every step whose signature cannot work."""
+    problems = Problems(f"workflow {cls.__qualname__}")
+    steps: dict[str, StepConfig] = {}
+    for name, (declaration, function) in _declared(cls).items():
+        config = problems.check(declaration.config)
+        if config is not None:
+            steps[name] = renamed(config, name, function)
+    # Without all of the steps, what the others lack says little.
+    problems.raise_any()
+    return steps
+
+
+def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
+    """Raise WorkflowConfigurationError for what no run could do without, with all that is wrong with the class."""
+    accepted = dict.fromkeys(event for step in steps for event in step.accepted)
+    emitted = dict.fromkeys(event for step in steps for event in step.emitted)
+    problems = Problems(f"workflow {cls.__qualname__}")
+    start = problems.check(_the_only, cls, accepted, StartEvent, "accepts")
+    stop = problems.check(_the_only, cls, emitted, StopEvent, "returns")
+    problems.check(_require_distinct_names, cls, tuple(accepted | emitted))
+    problems.check(_most_derived, cls, steps)
+    if problems:
+        # The graph is checked before a run; here it is told along. Where a run begins or ends is told already.
+        nodes, skip = _nodes(steps), set()
+        if start is None:
+            skip.add("reachability")
+            starts = {event for event in accepted if issubclass(event, StartEvent)}
+            nodes = [node._replace(accepted=tuple(e for e in node.accepted if e not in starts)) for node in nodes]
+        if stop is None:
+            skip.add("dead_end")
+        problems.add(find_problems(nodes, start or StartEvent, skip))
+        problems.raise_any()
+
+
+def _nodes(steps: Iterable[StepConfig]) -> list[StepNode]:
+    return [StepNode(step.name, step.accepted, step.emitted) for step in steps]
 
 
 def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
@@ -213,7 +252,7 @@ def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | N
         if all(issubclass(candidate, other) for other in classes):
             return candidate
     names = ", ".join(state.__qualname__ for state in classes)
-    raise ValueError(
+    raise WorkflowConfigurationError(
         f"workflow {cls.__qualname__} has steps with unrelated state classes: {names}. A run has one state: use one "
         "class, or derive one of them from all others."
     )

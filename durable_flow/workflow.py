@@ -107,9 +107,9 @@ class Workflow:
             service_manager: the services that steps may take; None: one of this instance's own.
             observers: told of every record of this instance's runs in this process, see RunObserver.
 
-        Raises WorkflowConfigurationError if the steps accept no or several StartEvent classes, or return no or several
-        StopEvent classes; WorkflowValidationError for an argument or a step that cannot work; ValueError for
-        unrelated state classes.
+        Raises WorkflowConfigurationError if the steps accept no or several StartEvent classes, return no or several
+        StopEvent classes, or take unrelated state classes, with all that is wrong with the class;
+        WorkflowValidationError for an argument or a step that cannot work.
         """
         _require_timeout(timeout)
         _require_concurrency(num_concurrent_runs)

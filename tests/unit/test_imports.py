@@ -23,7 +23,7 @@ FLOORS = {
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {
-        *("utils", "representation", "context_serializers"),
+        *("utils", "representation", "context_serializers", "problems"),
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
         *("program", "signatures", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names
