@@ -177,45 +177,6 @@ def _build(cls: type) -> StepTable:
     )
 
 
-def _configs(cls: type) -> dict[str, StepConfig]:
-    """Return the steps of the class. Raises WorkflowValidationError with every step whose signature cannot work."""
-    problems = Problems(f"workflow {cls.__qualname__}")
-    steps: dict[str, StepConfig] = {}
-    for name, (declaration, function) in _declared(cls).items():
-        config = problems.check(declaration.config)
-        if config is not None:
-            steps[name] = renamed(config, name, function)
-    # Without all of the steps, what the others lack says little.
-    problems.raise_any()
-    return steps
-
-
-def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
-    """Raise WorkflowConfigurationError for what no run could do without, with all that is wrong with the class."""
-    accepted = dict.fromkeys(event for step in steps for event in step.accepted)
-    emitted = dict.fromkeys(event for step in steps for event in step.emitted)
-    problems = Problems(f"workflow {cls.__qualname__}")
-    start = problems.check(_the_only, cls, accepted, StartEvent, "accepts")
-    stop = problems.check(_the_only, cls, emitted, StopEvent, "returns")
-    problems.check(_require_distinct_names, cls, tuple(accepted | emitted))
-    problems.check(_most_derived, cls, steps)
-    if problems:
-        # The graph is checked before a run; here it is told along. Where a run begins or ends is told already.
-        nodes, skip = _nodes(steps), set()
-        if start is None:
-            skip.add("reachability")
-            starts = {event for event in accepted if issubclass(event, StartEvent)}
-            nodes = [node._replace(accepted=tuple(e for e in node.accepted if e not in starts)) for node in nodes]
-        if stop is None:
-            skip.add("dead_end")
-        problems.add(find_problems(nodes, start or StartEvent, skip))
-        problems.raise_any()
-
-
-def _nodes(steps: Iterable[StepConfig]) -> list[StepNode]:
-    return [StepNode(step.name, step.accepted, step.emitted) for step in steps]
-
-
 def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
     by_name: dict[str, type[Event]] = {}
     for event in classes:
@@ -242,6 +203,42 @@ def _the_only(cls: type, candidates: Iterable[type[Event]], base: type[E], verb:
             f"{base.__name__} is allowed: use one class for all of them."
         )
     return found[0]
+
+
+def _configs(cls: type) -> dict[str, StepConfig]:
+    """Return the steps of the class. Raises WorkflowValidationError with every step whose signature cannot work."""
+    problems = Problems(f"workflow {cls.__qualname__}")
+    steps: dict[str, StepConfig] = {}
+    for name, (declaration, function) in _declared(cls).items():
+        config = problems.check(declaration.config)
+        if config is not None:
+            steps[name] = renamed(config, name, function)
+    # Without all of the steps, what the others lack says little.
+    problems.raise_any()
+    return steps
+
+
+def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
+    """Raise WorkflowConfigurationError for what no run could do without, with all that is wrong with the class."""
+    accepted = dict.fromkeys(event for step in steps for event in step.accepted)
+    emitted = dict.fromkeys(event for step in steps for event in step.emitted)
+    problems = Problems(f"workflow {cls.__qualname__}")
+    start = problems.check(_the_only, cls, accepted, StartEvent, "accepts")
+    stop = problems.check(_the_only, cls, emitted, StopEvent, "returns")
+    problems.check(_require_distinct_names, cls, tuple(accepted | emitted))
+    problems.check(_most_derived, cls, steps)
+    if problems:
+        # The graph is checked before a run; here it is told along. Where a run begins or ends is told already.
+        nodes = [StepNode(step.name, step.accepted, step.emitted) for step in steps]
+        skip = set()
+        if start is None:
+            skip.add("reachability")
+            starts = {event for event in accepted if issubclass(event, StartEvent)}
+            nodes = [node._replace(accepted=tuple(e for e in node.accepted if e not in starts)) for node in nodes]
+        if stop is None:
+            skip.add("dead_end")
+        problems.add(find_problems(nodes, start or StartEvent, skip))
+        problems.raise_any()
 
 
 def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | None:
