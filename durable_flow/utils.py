@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -57,11 +58,13 @@ def inspect_signature(fn: Callable[..., Any], localns: Mapping[str, Any] | None 
     A first parameter called `self` or `cls` is left out. Raises WorkflowValidationError if it cannot be a step's
     signature.
     """
-    names = list(fn.__code__.co_varnames[: fn.__code__.co_argcount]) if hasattr(fn, "__code__") else []
+    function = fn.__func__ if inspect.ismethod(fn) else fn
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    first = code.co_varnames[: code.co_argcount][:1] if code is not None else ()
     config = inspect_step(
-        fn,
+        function,
         StepOptions(num_workers=1, retry_policy=None),
-        is_method=names[:1] in (["self"], ["cls"]),
+        is_method=first in (("self",), ("cls",)),
         names=localns or {},
         last_try=True,
     )

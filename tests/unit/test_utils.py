@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABCMeta
 from types import NoneType
 
@@ -70,6 +71,13 @@ def test_a_signature_is_read():
     assert (spec.context_parameter, spec.context_state_type, spec.is_fan_out) == ("ctx", State, False)
     spec = inspect_signature(outside)
     assert (spec.return_types, spec.context_parameter, spec.is_fan_out) == ([B], None, True)
+
+
+def test_a_bound_method_and_a_wrapper_have_the_signature_of_their_function():
+    @functools.wraps(Flow.end)
+    async def wrapper(*args, **kwargs): ...
+
+    assert inspect_signature(Flow().end) == inspect_signature(wrapper) == inspect_signature(Flow.end)
 
 
 def test_a_step_that_returns_no_event_says_so():
