@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import serializers as _serializers
 from .context.serializers import BaseSerializer, JsonSerializer
 
 if TYPE_CHECKING:
@@ -13,8 +14,7 @@ __all__ = ["BaseSerializer", "JsonSerializer", "PickleSerializer"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PickleSerializer":
-        from .context.serializers import PickleSerializer
-
-        return PickleSerializer
+    # Unpickling is the unsafe tier: it is not even imported unless somebody asks for it.
+    if name in ("JsonPickleSerializer", "PickleSerializer"):
+        return getattr(_serializers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
 from .context import Context
@@ -16,8 +17,6 @@ __all__ = ["BaseSerializer", "Context", "DictState", "JsonSerializer", "PickleSe
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PickleSerializer":
-        from ..serializers import PickleSerializer
-
-        return PickleSerializer
+    if name in ("JsonPickleSerializer", "PickleSerializer"):
+        return getattr(_serializers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
 from ..utils import get_qualified_name, import_module_from_qualified_name
@@ -21,9 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Pickle is the unsafe tier: it is not even imported unless somebody asks for it.
-    if name == "PickleSerializer":
-        from ..serializers import PickleSerializer
-
-        return PickleSerializer
+    # Unpickling is the unsafe tier: it is not even imported unless somebody asks for it.
+    if name in ("JsonPickleSerializer", "PickleSerializer"):
+        return getattr(_serializers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

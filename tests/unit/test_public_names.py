@@ -69,9 +69,6 @@ NOT_OFFERED = {
     "checkpointer.Checkpoint": LATER,
     "drawing.draw_all_possible_flows": LATER,
     "drawing.draw_most_recent_execution": LATER,
-    "JsonPickleSerializer": LATER,
-    "context.serializers.JsonPickleSerializer": LATER,
-    "context_serializers.JsonPickleSerializer": LATER,
     "WorkflowCheckpointer": LATER,
     "Checkpoint": LATER,
     "draw_all_possible_flows": LATER,
@@ -121,3 +118,9 @@ def test_a_name_is_the_same_object_in_every_module():
     assert durable_flow.JsonSerializer is context.JsonSerializer is serializers.JsonSerializer
     assert durable_flow.PickleSerializer is context.PickleSerializer is serializers.PickleSerializer
     assert serializers.get_qualified_name is utils.get_qualified_name
+
+
+def test_the_package_of_the_context_has_its_own_module_of_serializers():
+    from durable_flow.context import serializers
+
+    assert serializers.__name__ == "durable_flow.context.serializers"

@@ -1,4 +1,4 @@
-"""Public names of upstream whose modules belong to one feature each: recovery, resources, services, joins, testing."""
+"""Public names of upstream whose modules belong to one feature each: recovery, resources, services, joins, the context's data."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 from test_public_names import has
 
 OFFERED = {
-    "": "catch_error",
+    "": "JsonPickleSerializer catch_error",
     "events": """InternalDispatchEvent StepFailedEvent StepState StepStateChanged UnhandledEvent
         UnreconstructedException WorkflowIdleEvent""",
+    "context.serializers": "JsonPickleSerializer",
+    "context_serializers": "JsonPickleSerializer",
     "context.state_store": "DictState InMemoryStateStore StateStore",
     "decorators": "catch_error",
     "retry_policy": """ConstantDelayRetryPolicy ExponentialBackoffRetryPolicy RetryCondition RetryInfo RetryPolicy
