@@ -1,4 +1,4 @@
-"""Public names of upstream whose modules belong to one feature each: recovery, resources, services, joins, the context's data."""
+"""Public names of upstream in modules of one feature each: recovery, resources, services, joins, saved contexts."""
 
 from __future__ import annotations
 
