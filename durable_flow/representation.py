@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from .events import Event, HumanResponseEvent, InputRequiredEvent, event_name
+from .resource import Resource, ResourceConfig, ResourceDescriptor
 from .steps import step_table
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ __all__ = [
     "WorkflowGraphEdge",
     "WorkflowGraphNode",
     "WorkflowNodeBase",
+    "WorkflowResourceConfigNode",
+    "WorkflowResourceNode",
     "WorkflowStepNode",
     "get_workflow_representation",
 ]
@@ -72,6 +75,28 @@ class WorkflowExternalNode(WorkflowNodeBase):
     node_type: Literal["external"] = "external"
 
 
+class WorkflowResourceNode(WorkflowNodeBase):
+    """A resource that a factory makes; `getter_name` is the factory's, `type_name` the annotated type's where known."""
+
+    node_type: Literal["resource"] = "resource"
+    type_name: str | None = None
+    getter_name: str | None = None
+    source_file: str | None = None
+    source_line: int | None = None
+    description: str | None = None
+
+
+class WorkflowResourceConfigNode(WorkflowNodeBase):
+    """A resource that is read from a file. What stands in the file is not shown: it may be a secret."""
+
+    node_type: Literal["resource_config"] = "resource_config"
+    type_name: str | None = None
+    config_file: str | None = None
+    path_selector: str | None = None
+    config_schema: dict[str, Any] | None = None
+    description: str | None = None
+
+
 class WorkflowGenericNode(WorkflowNodeBase):
     """A node of a kind that this version does not know."""
 
@@ -84,7 +109,14 @@ class WorkflowGenericNode(WorkflowNodeBase):
         return not set(type_names).isdisjoint(self.event_types or ())
 
 
-WorkflowGraphNode = WorkflowStepNode | WorkflowEventNode | WorkflowExternalNode | WorkflowGenericNode
+WorkflowGraphNode = (
+    WorkflowStepNode
+    | WorkflowEventNode
+    | WorkflowExternalNode
+    | WorkflowResourceNode
+    | WorkflowResourceConfigNode
+    | WorkflowGenericNode
+)
 
 
 class WorkflowGraphEdge(BaseModel):
@@ -159,11 +191,63 @@ def get_workflow_representation(workflow: Workflow | type[Workflow]) -> Workflow
         nodes[name] = _event_node(event, name, [step.name for step in steps if event in step.emitted])
     if any(EXTERNAL in edge for edge in edges):
         nodes[EXTERNAL] = WorkflowExternalNode(id=EXTERNAL, label=EXTERNAL)
+    resources = _Resources()
+    for step in steps:
+        for needed in step.resources:
+            resources.add(step.name, needed.name, needed.resource, needed.type_annotation)
+    arrows = [WorkflowGraphEdge(source=source, target=target) for source, target in dict.fromkeys(edges)]
     return WorkflowGraph(
         name=cls.__name__,
-        nodes=list(nodes.values()),
-        edges=[WorkflowGraphEdge(source=source, target=target) for source, target in dict.fromkeys(edges)],
+        nodes=[*nodes.values(), *resources.nodes.values()],
+        edges=[*arrows, *resources.edges],
         description=_description(cls),
+    )
+
+
+class _Resources:
+    """The resources that steps and other resources need: one node each, however many need it."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Hashable, WorkflowResourceNode | WorkflowResourceConfigNode] = {}
+        self.edges: list[WorkflowGraphEdge] = []
+
+    def add(self, source: str, parameter: str, resource: ResourceDescriptor, kind: Any) -> None:
+        """Add an edge from what needs a resource, and its node if it is new; then what that one needs."""
+        node = self.nodes.get(resource.key)
+        is_new = node is None
+        if node is None:
+            name = f"{'resource' if isinstance(resource, Resource) else 'resource_config'}_{len(self.nodes) + 1}"
+            node = self.nodes[resource.key] = _resource_node(name, resource, getattr(kind, "__name__", None))
+        self.edges.append(WorkflowGraphEdge(source=source, target=node.id, label=parameter))
+        if is_new:
+            for needed, dependency in resource.dependencies().items():
+                self.add(node.id, needed, dependency, None)
+
+
+def _resource_node(
+    name: str, resource: ResourceDescriptor, kind: str | None
+) -> WorkflowResourceNode | WorkflowResourceConfigNode:
+    if isinstance(resource, ResourceConfig):
+        model = resource.model
+        return WorkflowResourceConfigNode(
+            id=name,
+            label=resource.label or resource.name,
+            type_name=model.__name__ if model is not None else kind,
+            config_file=resource.config_file,
+            path_selector=resource.path_selector,
+            config_schema=_schema(model) if model is not None else None,
+            description=resource.description,
+        )
+    factory = resource.factory
+    code = getattr(inspect.unwrap(factory), "__code__", None)
+    return WorkflowResourceNode(
+        id=name,
+        label=kind or resource.name,
+        type_name=kind,
+        getter_name=getattr(factory, "__name__", resource.name),
+        source_file=code.co_filename if code is not None else None,
+        source_line=code.co_firstlineno if code is not None else None,
+        description=_description(factory),
     )
 
 
@@ -177,18 +261,21 @@ def _event_ids(events: Iterable[type[Event]]) -> dict[type[Event], str]:
 
 
 def _event_node(event: type[Event], name: str, produced_by: list[str]) -> WorkflowEventNode:
-    try:
-        schema = event.model_json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
-        schema = None  # fields of any type are allowed, also of types that have no JSON schema
     return WorkflowEventNode(
         id=name,
         label=event.__name__,
         event_type=event.__name__,
         event_types=[cls.__name__ for cls in event.__mro__ if issubclass(cls, Event) and cls is not Event],
-        event_schema=schema,
+        event_schema=_schema(event),
         produced_by=produced_by,
     )
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any] | None:
+    try:
+        return model.model_json_schema()
+    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+        return None  # fields of any type are allowed, also of types that have no JSON schema
 
 
 def _description(documented: Any) -> str | None:

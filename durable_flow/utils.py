@@ -41,6 +41,8 @@ class StepSignatureSpec(BaseModel):
         context_parameter: the name of the parameter that gets the Context, or None.
         context_state_type: the model in `Context[Model]`, or None.
         is_fan_out: whether the return annotation names a list.
+        resources: the parameters that get a resource.
+        requested_services: the annotated types of the parameters that get a service, by name.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -50,6 +52,8 @@ class StepSignatureSpec(BaseModel):
     context_parameter: str | None
     context_state_type: Any | None = None
     is_fan_out: bool = False
+    resources: list[Any] = []
+    requested_services: dict[str, list[Any]] = {}
 
 
 def inspect_signature(fn: Callable[..., Any], localns: Mapping[str, Any] | None = None) -> StepSignatureSpec:
@@ -74,6 +78,8 @@ def inspect_signature(fn: Callable[..., Any], localns: Mapping[str, Any] | None 
         context_parameter=config.context_parameter,
         context_state_type=config.state_class,
         is_fan_out=config.returns_list,
+        resources=list(config.resources),
+        requested_services={service.name: [service.type_annotation] for service in config.services},
     )
 
 

@@ -37,6 +37,19 @@ def test_every_row_names_a_test_that_exists():
         assert name in functions, row
 
 
+def test_the_alias_recipe_names_every_module_that_upstream_has_too():
+    tree = ast.parse(block("python"))
+    [modules] = [node.value for node in tree.body if isinstance(node, ast.Assign)]
+    listed = set(ast.literal_eval(modules))
+    source = (ROOT / "tests" / "unit" / "test_public_names.py").read_text("utf-8")
+    [offered] = [
+        node.value
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "OFFERED"
+    ]
+    assert set(ast.literal_eval(offered)) - {""} == listed
+
+
 PROGRAM = """
 from {old} import Context, Event, StartEvent, StopEvent, Workflow, step
 from {old}.errors import WorkflowTimeoutError

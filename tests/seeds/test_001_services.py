@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from durable_flow.service import ServiceManager, ServiceNotFoundError
 
 from durable_flow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowValidationError, step
+from durable_flow.service import ServiceManager, ServiceNotFoundError
 
 from . import standins
 from .standins import OpenAI, OpenAIEmbedding, VectorStoreIndex

@@ -13,8 +13,9 @@ import pytest
 OFFERED = {
     # llama-index-workflows 2.26.1
     "": "Context Workflow step",
-    "events": """Event EventType HumanResponseEvent InputRequiredEvent StartEvent StopEvent WorkflowCancelledEvent
-        WorkflowFailedEvent WorkflowTimedOutEvent""",
+    "events": """Event EventType HumanResponseEvent InputRequiredEvent InternalDispatchEvent StartEvent StepState
+        StepStateChanged StopEvent UnhandledEvent WorkflowCancelledEvent WorkflowFailedEvent WorkflowIdleEvent
+        WorkflowTimedOutEvent""",
     "errors": """ContextSerdeError ContextStateError WorkflowCancelledByUser WorkflowConfigurationError WorkflowDone
         WorkflowRuntimeError WorkflowStepDoesNotExistError WorkflowTimeoutError WorkflowValidationError""",
     "context": "BaseSerializer Context JsonSerializer PickleSerializer",
@@ -28,10 +29,14 @@ OFFERED = {
     "utils": """BUSY_WAIT_DELAY EventType StepSignatureSpec get_steps_from_class get_steps_from_instance
         inspect_signature is_free_function validate_step_signature""",
     "representation": """WorkflowEventNode WorkflowExternalNode WorkflowGenericNode WorkflowGraph WorkflowGraphEdge
-        WorkflowGraphNode WorkflowNodeBase WorkflowStepNode get_workflow_representation""",
+        WorkflowGraphNode WorkflowNodeBase WorkflowResourceConfigNode WorkflowResourceNode WorkflowStepNode
+        get_workflow_representation""",
+    "resource": "Resource ResourceConfig ResourceDefinition ResourceDescriptor ResourceManager",
+    "testing": "WorkflowTestRunner",
     "workflow": "Workflow WorkflowMeta",
     # llama_index.core.workflow: what its front door exported at some time, and the modules that only it has
     "context_serializers": "BaseSerializer JsonSerializer PickleSerializer",
+    "service": "ServiceManager ServiceNotFoundError",
 }
 OLD_FRONT_DOOR = """Context Event HumanResponseEvent InputRequiredEvent JsonSerializer StartEvent StopEvent Workflow
     WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError step"""

@@ -1,4 +1,4 @@
-"""Public names of upstream in modules of one feature each: recovery, resources, services, joins, saved contexts."""
+"""Public names of upstream in modules of one feature each: recovery, joins, saved contexts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from test_public_names import has
 
 OFFERED = {
     "": "JsonPickleSerializer catch_error",
-    "events": """InternalDispatchEvent StepFailedEvent StepState StepStateChanged UnhandledEvent
-        UnreconstructedException WorkflowIdleEvent""",
+    "events": "StepFailedEvent UnreconstructedException",
     "context.serializers": "JsonPickleSerializer",
     "context_serializers": "JsonPickleSerializer",
     "context.state_store": "DictState InMemoryStateStore StateStore",
@@ -22,10 +21,7 @@ OFFERED = {
         stop_after_delay stop_all stop_any stop_before_delay stop_never wait_chain wait_combine wait_exponential
         wait_exponential_jitter wait_fixed wait_full_jitter wait_incrementing wait_none wait_random
         wait_random_exponential""",
-    "resource": "Resource ResourceConfig ResourceDefinition ResourceDescriptor ResourceManager",
     "collect": "All Cardinality Collect Take",
-    "testing": "WorkflowTestRunner",
-    "service": "ServiceManager ServiceNotFoundError",
 }
 
 PATCHES = "state checkpoints as JSON Patches, new and experimental in upstream; the journal has every state"

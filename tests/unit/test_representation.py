@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -12,6 +12,8 @@ from durable_flow import (
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
+    Resource,
+    ResourceConfig,
     StartEvent,
     StopEvent,
     Workflow,
@@ -24,6 +26,8 @@ from durable_flow.representation import (
     WorkflowGenericNode,
     WorkflowGraph,
     WorkflowNodeBase,
+    WorkflowResourceConfigNode,
+    WorkflowResourceNode,
     WorkflowStepNode,
     get_workflow_representation,
 )
@@ -122,6 +126,50 @@ def test_an_event_whose_fields_have_no_schema_is_a_node_all_the_same():
         async def close(self, ev: Opened) -> StopEvent: ...
 
     assert of_type(get_workflow_representation(Opens), WorkflowEventNode)["Opened"].event_schema is None
+
+
+class Settings(BaseModel):
+    password: str
+
+
+def connect(settings: Annotated[Settings, ResourceConfig("app.json", "database", label="Database")]) -> dict:
+    """Open the connection."""
+
+
+class WithResources(Workflow):
+    @step
+    async def one(self, ev: StartEvent, db: Annotated[dict, Resource(connect)]) -> Draft: ...
+
+    @step
+    async def two(self, ev: Draft, connection: Annotated[dict, Resource(connect)]) -> StopEvent: ...
+
+
+def test_resources_are_nodes_and_edges_lead_to_what_is_needed():
+    graph = get_workflow_representation(WithResources)
+    [resource] = of_type(graph, WorkflowResourceNode).values()
+    assert (resource.type_name, resource.getter_name, resource.description) == (
+        "dict",
+        "connect",
+        "Open the connection.",
+    )
+    assert resource.source_file == __file__
+    [config] = of_type(graph, WorkflowResourceConfigNode).values()
+    assert (config.label, config.type_name, config.config_file, config.path_selector) == (
+        "Database",
+        "Settings",
+        "app.json",
+        "database",
+    )
+    assert config.config_schema["required"] == ["password"]
+    needs = [(edge.source, edge.target, edge.label) for edge in graph.edges if edge.label]
+    assert sorted(needs) == sorted(
+        [
+            ("one", resource.id, "db"),
+            ("two", resource.id, "connection"),
+            (resource.id, config.id, "settings"),
+        ]
+    )
+    assert WorkflowGraph.model_validate_json(graph.model_dump_json()) == graph
 
 
 def test_two_events_of_one_class_name_are_two_nodes():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from abc import ABCMeta
 from types import NoneType
+from typing import Annotated
 
 import pytest
 from pydantic import BaseModel
 
-from durable_flow import Context, Event, StartEvent, StopEvent, Workflow, WorkflowValidationError, step
+from durable_flow import Context, Event, Resource, StartEvent, StopEvent, Workflow, WorkflowValidationError, step
 from durable_flow.utils import (
     StepSignatureSpec,
     get_qualified_name,
@@ -71,6 +72,18 @@ def test_a_signature_is_read():
     assert (spec.context_parameter, spec.context_state_type, spec.is_fan_out) == ("ctx", State, False)
     spec = inspect_signature(outside)
     assert (spec.return_types, spec.context_parameter, spec.is_fan_out) == ([B], None, True)
+
+
+def make_client() -> dict: ...
+
+
+def test_what_a_step_is_given_beside_event_and_context_is_read():
+    async def given(ev: A, client: Annotated[dict, Resource(make_client)], llm: list, limit: int = 3) -> B: ...
+
+    spec = inspect_signature(given)
+    [resource] = spec.resources
+    assert (resource.name, resource.type_annotation) == ("client", dict)
+    assert spec.requested_services["llm"] == [list]
 
 
 def test_a_bound_method_and_a_wrapper_have_the_signature_of_their_function():
