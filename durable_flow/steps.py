@@ -61,18 +61,7 @@ class StepTable:
 
     def nodes(self) -> list[StepNode]:
         """Return the steps as the graph checks take them."""
-        covers: dict[str, list[str]] = {}
-        for step, handler in self.handler_of.items():
-            covers.setdefault(handler, []).append(step)
-        return [
-            StepNode(
-                step.name,
-                step.accepted,
-                step.emitted,
-                None if step.recovery is None else tuple(covers.get(step.name, ())),
-            )
-            for step in self.steps.values()
-        ]
+        return _nodes(self.steps.values(), self.handler_of)
 
     def recovery_problems(self) -> list[str]:
         """Return what is wrong with the handlers of failures."""
@@ -158,7 +147,7 @@ def _build(cls: type) -> StepTable:
     event_classes = tuple(accepted | emitted)
     _require_sound(cls, steps.values())
     state_class = _most_derived(cls, steps.values())
-    handlers = {step.name: step.recovery for step in steps.values() if step.recovery is not None}
+    handlers = _handlers(steps.values())
     return StepTable(
         steps=steps,
         start_event_class=_the_only(cls, accepted, StartEvent, "accepts"),
@@ -229,7 +218,8 @@ def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
     problems.check(_most_derived, cls, steps)
     if problems:
         # The graph is checked before a run; here it is told along. Where a run begins or ends is told already.
-        nodes = [StepNode(step.name, step.accepted, step.emitted) for step in steps]
+        names, handlers = [step.name for step in steps], _handlers(steps)
+        nodes = _nodes(steps, handlers_by_step(names, handlers))
         skip = set()
         if start is None:
             skip.add("reachability")
@@ -238,7 +228,22 @@ def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
         if stop is None:
             skip.add("dead_end")
         problems.add(find_problems(nodes, start or StartEvent, skip))
+        problems.add(find_recovery_problems(names, handlers))
         problems.raise_any()
+
+
+def _handlers(steps: Iterable[StepConfig]) -> dict[str, Recovery]:
+    return {step.name: step.recovery for step in steps if step.recovery is not None}
+
+
+def _nodes(steps: Iterable[StepConfig], handler_of: Mapping[str, str]) -> list[StepNode]:
+    covers: dict[str, list[str]] = {}
+    for step, handler in handler_of.items():
+        covers.setdefault(handler, []).append(step)
+    return [
+        StepNode(s.name, s.accepted, s.emitted, None if s.recovery is None else tuple(covers.get(s.name, ())))
+        for s in steps
+    ]
 
 
 def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | None:

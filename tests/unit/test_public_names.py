@@ -12,19 +12,25 @@ import pytest
 
 OFFERED = {
     # llama-index-workflows 2.26.1
-    "": "Context Workflow step",
-    "events": """Event EventType HumanResponseEvent InputRequiredEvent InternalDispatchEvent StartEvent StepState
-        StepStateChanged StopEvent UnhandledEvent WorkflowCancelledEvent WorkflowFailedEvent WorkflowIdleEvent
-        WorkflowTimedOutEvent""",
+    "": "Context Workflow catch_error step",
+    "events": """Event EventType HumanResponseEvent InputRequiredEvent InternalDispatchEvent StartEvent
+        StepFailedEvent StepState StepStateChanged StopEvent UnhandledEvent UnreconstructedException
+        WorkflowCancelledEvent WorkflowFailedEvent WorkflowIdleEvent WorkflowTimedOutEvent""",
     "errors": """ContextSerdeError ContextStateError WorkflowCancelledByUser WorkflowConfigurationError WorkflowDone
         WorkflowRuntimeError WorkflowStepDoesNotExistError WorkflowTimeoutError WorkflowValidationError""",
     "context": "BaseSerializer Context JsonSerializer PickleSerializer",
     "context.context": "Context",
     "context.serializers": """BaseSerializer JsonSerializer PickleSerializer get_qualified_name
         import_module_from_qualified_name""",
-    "decorators": "RetryPolicy StepConfig StepFunction step",
+    "decorators": "RetryPolicy StepConfig StepFunction catch_error step",
     "handler": "WorkflowHandler",
-    "retry_policy": "ConstantDelayRetryPolicy ExponentialBackoffRetryPolicy RetryPolicy",
+    "retry_policy": """ConstantDelayRetryPolicy ExponentialBackoffRetryPolicy RetryCondition RetryInfo RetryPolicy
+        StopCondition WaitStrategy retry_all retry_always retry_any retry_if_exception retry_if_exception_cause_type
+        retry_if_exception_message retry_if_exception_type retry_if_not_exception_message
+        retry_if_not_exception_type retry_never retry_policy retry_unless_exception_type stop_after_attempt
+        stop_after_delay stop_all stop_any stop_before_delay stop_never wait_chain wait_combine wait_exponential
+        wait_exponential_jitter wait_fixed wait_full_jitter wait_incrementing wait_none wait_random
+        wait_random_exponential""",
     "types": "EventType RunResultT StopEventT",
     "utils": """BUSY_WAIT_DELAY EventType StepSignatureSpec get_steps_from_class get_steps_from_instance
         inspect_signature is_free_function validate_step_signature""",

@@ -1,4 +1,4 @@
-"""Public names of upstream in modules of one feature each: recovery, joins, saved contexts."""
+"""Public names of upstream in modules of one feature each: joins, saved contexts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,10 @@ import pytest
 from test_public_names import has
 
 OFFERED = {
-    "": "JsonPickleSerializer catch_error",
-    "events": "StepFailedEvent UnreconstructedException",
+    "": "JsonPickleSerializer",
     "context.serializers": "JsonPickleSerializer",
     "context_serializers": "JsonPickleSerializer",
     "context.state_store": "DictState InMemoryStateStore StateStore",
-    "decorators": "catch_error",
-    "retry_policy": """ConstantDelayRetryPolicy ExponentialBackoffRetryPolicy RetryCondition RetryInfo RetryPolicy
-        StopCondition WaitStrategy retry_all retry_always retry_any retry_if_exception retry_if_exception_cause_type
-        retry_if_exception_message retry_if_exception_type retry_if_not_exception_message
-        retry_if_not_exception_type retry_never retry_policy retry_unless_exception_type stop_after_attempt
-        stop_after_delay stop_all stop_any stop_before_delay stop_never wait_chain wait_combine wait_exponential
-        wait_exponential_jitter wait_fixed wait_full_jitter wait_incrementing wait_none wait_random
-        wait_random_exponential""",
     "collect": "All Cardinality Collect Take",
 }
 

@@ -9,10 +9,12 @@ from durable_flow import (
     Context,
     Event,
     StartEvent,
+    StepFailedEvent,
     StopEvent,
     Workflow,
     WorkflowConfigurationError,
     WorkflowValidationError,
+    catch_error,
     step,
 )
 
@@ -110,6 +112,22 @@ def test_five_problems_of_the_class_are_told_at_once_when_it_is_constructed():
     assert "Return it from a step" in only(lines, "'three'", "Lost", "never produced")
     # Which of the two starts is the right one is not for the graph to say.
     assert [line for line in lines if "OtherStart" in line and "never produced" in line] == []
+
+
+def test_handlers_of_failures_are_told_along():
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> None: ...
+
+        @catch_error(for_steps=["gone"])
+        async def handle(self, ev: StepFailedEvent) -> Lost | None: ...
+
+    with pytest.raises(WorkflowConfigurationError, match="Flow cannot run:") as caught:
+        Flow()
+    lines = problems(caught.value)
+    assert "annotations" in only(lines, "no step that returns a StopEvent")
+    assert "Correct for_steps" in only(lines, "'handle' covers 'gone'")
+    assert "Add a step that accepts" in only(lines, "'handle'", "Lost", "never consumed")
 
 
 def test_the_only_problem_is_raised_as_it_is():
