@@ -10,6 +10,7 @@ from .incoming import (
     CancelRequested,
     EffectsCommitted,
     EventReceived,
+    ImportRequested,
     Incoming,
     Question,
     ResumeRequested,
@@ -31,6 +32,7 @@ from .records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateImported,
     StepCompleted,
     StepFailed,
     StreamPublished,
@@ -118,7 +120,14 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
                 facts.append(RunResumed(incoming.by))
         case StartRequested():
             facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
+            facts.extend(incoming.context)
             facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
+        case ImportRequested():
+            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, None))
+            facts.append(StateImported(incoming.parent, incoming.seq, incoming.state))
+            facts.extend(incoming.context)
+            if incoming.resume:
+                facts.append(RunResumed("run"))
         case _:
             assert_never(incoming)
     return facts
@@ -148,7 +157,7 @@ def _add_drafts(state: RunState, facts: list[Fact], drafts: Iterable[Fact]) -> N
 
 def _add_wait(state: RunState, facts: list[Fact], draft: WaitOpened) -> None:
     """Append an opened wait under an id that no other wait of the run has, and publish its question."""
-    wait_id = f"w{state.seq + len(facts) + 1}"
+    wait_id = f"w{state.offset + state.seq + len(facts) + 1}"
     facts.append(draft._replace(wait_id=wait_id))
     if draft.prompt is not None:
         first = _position(state, facts) + 1

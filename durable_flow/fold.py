@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Protocol, TypeVar, assert_never
 
 from .records import (
@@ -33,6 +34,7 @@ from .records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateImported,
     StepCompleted,
     StepDiverged,
     StepFailed,
@@ -46,6 +48,7 @@ from .records import (
     WaitOpened,
     WaitTimedOut,
 )
+from .snapshot import decode_state
 from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Effect, RunState, Task, Timer, Wait
 
 MAX_UNHANDLED = 20
@@ -71,6 +74,7 @@ def evolve(state: RunState, record: Record) -> None:
         state.boundary = seq
     if state.claims and type(fact) is not RunClaimed:
         state.claims = 0
+    seq += state.offset
     match fact:
         case ContextSet():
             if fact.task is not None:
@@ -141,7 +145,7 @@ def evolve(state: RunState, record: Record) -> None:
                 task = state.tasks[fact.task]
                 task.diverged = {*(task.diverged or ()), Place(fact.kind, fact.name, fact.k)}
         case CheckpointNamed():
-            state.checkpoints[fact.name] = seq
+            state.checkpoints[fact.name] = state.seq
             _keep(state, fact.task, fact.attempt, Effect(Place(CHECKPOINT, fact.name, fact.k), seq))
         case StepFailed():
             if fact.handler is None:
@@ -175,6 +179,8 @@ def evolve(state: RunState, record: Record) -> None:
             _cleared(state)
         case RunTimedOut():
             state.ended, state.timeout_message = TIMED_OUT, fact.message
+        case StateImported():
+            _imported(state, fact)
         case _:
             assert_never(fact)
     # A boundary at the earliest: inside a group the run is as active as it was before it.
@@ -200,6 +206,26 @@ def take_from_buffer(buffer: list[NamedT], names: Iterable[str]) -> tuple[NamedT
         at = next(i for i, event in enumerate(buffer) if event.name == name)
         taken.append(buffer.pop(at))
     return tuple(taken)
+
+
+def _imported(state: RunState, fact: StateImported) -> None:
+    """Put the state of another run in the place of this one's; what tells the two runs apart stays."""
+    imported = decode_state(fact.state)
+    for name in _INHERITED:
+        setattr(state, name, getattr(imported, name))
+    state.offset = imported.offset + imported.seq - state.seq
+
+
+# All but what the run is by itself, where it stands in its own journal, and checkpoints, which are places in the other.
+_INHERITED = tuple(
+    field.name
+    for field in fields(RunState)
+    if field.name
+    not in {
+        *("workflow", "uid", "shape", "arguments", "seq", "boundary", "offset", "epoch", "claims", "created_at"),
+        *("last_at", "active", "checkpoints"),
+    }
+)
 
 
 def _effects(state: RunState, task_id: TaskId, attempt: int) -> dict[Place, Effect]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .records import EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId
+from .records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId
 
 
 class StartRequested(NamedTuple):
-    """A run begins. `targets` are the steps that take the start event."""
+    """A run begins with these context values. `targets` are the steps that take the start event."""
 
     workflow: str
     uid: str
@@ -20,6 +20,23 @@ class StartRequested(NamedTuple):
     arguments: EncodedValue | None
     event: EncodedEvent
     targets: tuple[str, ...]
+    context: tuple[ContextSet, ...] = ()
+
+
+class ImportRequested(NamedTuple):
+    """A run begins with the state of another one (`parent`, as of its record `seq`), then with these context values.
+
+    `resume` clears what the other one needed attention for.
+    """
+
+    workflow: str
+    uid: str
+    shape: str
+    parent: str
+    seq: int
+    state: EncodedValue
+    context: tuple[ContextSet | ContextDeleted, ...] = ()
+    resume: bool = False
 
 
 class Question(NamedTuple):
@@ -123,5 +140,5 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | ResumeRequested | StartRequested
+    | AttentionNeeded | ResumeRequested | StartRequested | ImportRequested
 )  # fmt: skip

@@ -64,6 +64,18 @@ class RunStarted(NamedTuple):
     arguments: EncodedValue | None
 
 
+class StateImported(NamedTuple):
+    """The run goes on from the state of another one (`parent`, its uid) as of that one's record `seq`.
+
+    `state` is that state as `snapshot.encode_state` writes it. The run keeps its own uid, epoch and times of birth; all
+    times in the state stay what they are.
+    """
+
+    parent: str
+    seq: int
+    state: EncodedValue
+
+
 class RunClaimed(NamedTuple):
     """A worker took the run; its epoch is higher than every earlier one.
 
@@ -334,7 +346,7 @@ Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
     | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
     | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | RunStarted | RunClaimed | RunParked
-    | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut
+    | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

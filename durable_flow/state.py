@@ -95,7 +95,9 @@ class RunState:
     `seq` is the last record's, `boundary` the last checkpoint's. `active` tells whether the budget of active time runs
     now, `active_us` how much of it is used up to `last_at`. `runnable` and `delayed` index the pending tasks: by step
     in the order of their events, and by the time of their next attempt. `claims` counts the claims from
-    workers that were gone, since anything else happened.
+    workers that were gone, since anything else happened. Tasks, effects, timers and waits are numbered by `offset` plus
+    the seq of their record: in a run that goes on from the state of another one as if that one's journal went on, so
+    that nothing new has the number of something imported.
     """
 
     workflow: str = ""
@@ -104,6 +106,7 @@ class RunState:
     arguments: EncodedValue | None = None
     seq: int = 0
     boundary: int = 0
+    offset: int = 0
     epoch: int = 0
     claims: int = 0
     created_at: int = 0

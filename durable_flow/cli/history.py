@@ -26,6 +26,7 @@ from ..records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateImported,
     StepCompleted,
     StepDiverged,
     StepFailed,
@@ -149,5 +150,7 @@ def describe(fact: Fact) -> str:
             return "run cancelled"
         case RunTimedOut():
             return f"run timed out: {fact.message}"
+        case StateImported():
+            return f"goes on from run {fact.parent} at record {fact.seq}"
         case _:
             assert_never(fact)

@@ -25,7 +25,7 @@ class Trial:
 
     def __init__(self, run: Run):
         self._run = run
-        self._seq = run.state.seq
+        self._seq = run.durable_seq
         self._until = time.monotonic() + TRIAL_SECONDS
 
     def is_over(self) -> bool:

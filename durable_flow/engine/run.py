@@ -140,7 +140,8 @@ class Run:
         self.internals: Internals | None = None
         # What the run's row says, as far as it is durable: status and wake_at.
         self.standing = (state.status, None if state.status == RUNNING else state.wake_at)
-        self.durable_seq = state.seq
+        # Numbered as the state numbers what it holds: behind the records of the runs that this one goes on from.
+        self.durable_seq = state.offset + state.seq
         # The live objects by which the run ended in this process.
         self.stop_event: StopEvent | None = None
         self.failure: BaseException | None = None
@@ -398,7 +399,7 @@ class Run:
             self.drop(error)
             return
         records, self._appended = self._appended, []
-        self.durable_seq = records[-1].seq
+        self.durable_seq = self.state.offset + records[-1].seq
         replies, self._replies = deque(self._replies), []
         for record in records:
             self._publish(record)

@@ -16,6 +16,7 @@ from ..records import (
     RunFailed,
     RunResumed,
     RunTimedOut,
+    StateImported,
     StreamPublished,
     StreamReset,
     WaitAnswered,
@@ -23,6 +24,7 @@ from ..records import (
     WaitOpened,
     WaitTimedOut,
 )
+from ..snapshot import decode_state, open_waits
 from . import sql
 from .rows import to_columns
 from .text import is_fit, unfit
@@ -30,6 +32,8 @@ from .text import is_fit, unfit
 if TYPE_CHECKING:
     from ..serializers.base import Seal
 
+# Places in the columns of a wait that hold text.
+_WAIT_STEP, _WAIT_NAME, _WAIT_CODEC = 2, 3, 5
 # Places in a row of `journal`, and in one of `stream`, that a seal needs.
 _SEQ, _KIND, _PAYLOAD, _SEAL = 1, 2, 9, 10
 _POSITION, _ITEM, _ITEM_SEAL = 1, 6, 7
@@ -244,6 +248,21 @@ def _opened(encoded: Encoded, run: int, run_id: str, record: Record, columns: Se
     }  # fmt: skip
 
 
+def _imported(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
+    """What the other run still awaited is asked in this one, too."""
+    fact = record.fact
+    assert isinstance(fact, StateImported)
+    state = decode_state(fact.state)
+    for wait, opened_at in open_waits(state):
+        columns = to_columns(wait)
+        # The state may come from outside: its texts were not looked at yet.
+        for text in (columns[_WAIT_STEP], columns[_WAIT_NAME], columns[_WAIT_CODEC]):
+            check_text(text or "", run_id, "StateImported.waits")
+        _opened(encoded, run, run_id, record._replace(at=opened_at, fact=wait), columns, limit)
+    if state.ended:
+        encoded.changing().end(record.at)
+
+
 _OUTCOMES: dict[type, str] = {WaitAnswered: "answered", WaitTimedOut: "timed_out", WaitClosed: "closed"}
 
 
@@ -281,4 +300,5 @@ _EFFECTS: dict[type, _Effect] = {
     RunCancelled: _ended,
     RunTimedOut: _ended,
     RunResumed: _resumed,
+    StateImported: _imported,
 }

@@ -10,7 +10,8 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import JournalUnavailableError, RunFenced
-from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut
+from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut, StateImported
+from ..snapshot import decode_state, open_waits
 from .delivery import no_such_run, require_unfinished
 from .memory_run import MemoryRun
 from .protocol import (
@@ -307,3 +308,6 @@ def _check_text(value: object, path: str) -> None:
         for name, part in zip(names, value, strict=True):
             if type(part) is not bytes:
                 _check_text(part, f"{path}.{name}")
+        if isinstance(value, StateImported):
+            for wait, _ in open_waits(decode_state(value.state)):
+                _check_text(wait, path)

@@ -13,6 +13,7 @@ from ..records import (
     RunFailed,
     RunResumed,
     RunTimedOut,
+    StateImported,
     StreamPublished,
     StreamReset,
     WaitAnswered,
@@ -20,6 +21,7 @@ from ..records import (
     WaitOpened,
     WaitTimedOut,
 )
+from ..snapshot import decode_state, open_waits
 from .delivery import Asked, answered_wait
 from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, StreamRow, WaitRow
 
@@ -84,13 +86,14 @@ class MemoryRun:
                         StreamRow(fact.position, record.at, fact.task.step, None, None, fact.since, fact.task.seq)
                     )
                 case WaitOpened():
-                    # Asked again under its own name, a question is as young as the others of now.
-                    self.waits.pop(fact.wait_id, None)
-                    self.waits[fact.wait_id] = WaitRow(
-                        self.run, self.new.run_id, self.new.workflow, fact.wait_id,
-                        fact.task.step if fact.task is not None else None, fact.wanted, fact.prompt, fact.schema,
-                        fact.requirements, fact.deadline, fact.human, record.at, None,
-                    )  # fmt: skip
+                    self.ask(fact, record.at)
+                case StateImported():
+                    imported = decode_state(fact.state)
+                    for wait, opened_at in open_waits(imported):
+                        self.ask(wait, opened_at)
+                    if imported.ended:
+                        for wait_id in self.waits:
+                            self.settle(wait_id, _ENDED)
                 case WaitAnswered():
                     self.settle(fact.wait_id, "answered")
                 case WaitTimedOut():
@@ -110,6 +113,15 @@ class MemoryRun:
                 case _:
                     pass  # every other fact is a row of the journal and no more
             self.records.append(record)
+
+    def ask(self, wait: WaitOpened, at: int) -> None:
+        """Keep an open wait. Asked again under its own name, a question is as young as the others of now."""
+        self.waits.pop(wait.wait_id, None)
+        self.waits[wait.wait_id] = WaitRow(
+            self.run, self.new.run_id, self.new.workflow, wait.wait_id,
+            wait.task.step if wait.task is not None else None, wait.wanted, wait.prompt, wait.schema,
+            wait.requirements, wait.deadline, wait.human, at, None,
+        )  # fmt: skip
 
     def settle(self, wait_id: str, outcome: str) -> None:
         """Give an open wait its outcome; the first one stays."""

@@ -68,6 +68,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.RunFailed: _Layout(),
     records.RunCancelled: _Layout(),
     records.RunTimedOut: _Layout(),
+    records.StateImported: _Layout(name="parent", value="state"),
 }
 
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.

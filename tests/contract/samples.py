@@ -28,6 +28,7 @@ from durable_flow.records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateImported,
     StepCompleted,
     StepDiverged,
     StepFailed,
@@ -41,6 +42,8 @@ from durable_flow.records import (
     WaitOpened,
     WaitTimedOut,
 )
+from durable_flow.snapshot import encode_state
+from durable_flow.state import RunState
 
 UNICODE = "größe 步骤 🦄 'quoted\" \\ % ; --\n\t"
 ALL_BYTES = bytes(range(256))
@@ -198,6 +201,7 @@ FACTS: list[Fact] = [
     RunFailed(ErrorInfo("E", "", ""), None),
     RunCancelled(""),
     RunTimedOut(UNICODE),
+    StateImported(UNICODE, 7, encode_state(RunState(context={UNICODE: value(ALL_BYTES)}))),
 ]
 
 

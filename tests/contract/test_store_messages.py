@@ -23,6 +23,7 @@ from durable_flow.records import (
     RunFailed,
     RunResumed,
     RunTimedOut,
+    StateImported,
     StreamPublished,
     StreamReset,
     TaskId,
@@ -31,6 +32,8 @@ from durable_flow.records import (
     WaitOpened,
     WaitTimedOut,
 )
+from durable_flow.snapshot import encode_state
+from durable_flow.state import RunState, Wait
 
 from .samples import ALL_BYTES, UNICODE, Owner, answer, asks, create, event, owned, typed, value, worker, wrote
 
@@ -392,3 +395,32 @@ async def test_a_cancel_answers_no_question(store: JournalStore) -> None:
     assert await store.send(run.run, NewMessage("cancel", "c-1", reason="stop"))
     assert await bound(store, run) == [("cancel", None)]
     assert await store.send(run.run, answer(wait_id="w1"))
+
+
+@pytest.mark.parametrize("ended", [None, "failed"])
+async def test_what_an_imported_state_awaits_is_asked_in_the_run_that_imported_it(
+    store: JournalStore, ended: str | None
+) -> None:
+    prompt = event(UNICODE, ALL_BYTES)
+    asked = Wait("w2", TaskId(1, UNICODE), 1, ("Answer",), value(), 99, prompt, True, 5, '{"type": "object"}')
+    returned = Wait("w4", None, 0, ("Other",), None, None, None, True, 6)
+    settled = Wait("w3", TaskId(1, "a"), 1, ("Answer",), None, None, None, False, 5, settled_at=4)
+    state = RunState(uid="uid", seq=4, waits={w.wait_id: w for w in (asked, settled, returned)}, ended=ended)
+    run = await owned(store, "run-2", StateImported("uid", 4, encode_state(state)))
+    rows = [
+        WaitRow(
+            run.run, "run-2", "Flow", w.wait_id, w.task and w.task.step, w.wanted, w.prompt, w.schema, w.requirements,
+            w.deadline, True, w.opened_at, None,
+        )
+        for w in (asked, returned)
+    ]  # fmt: skip
+    assert await store.waits(run.run) == ([] if ended else rows)
+    await run.append(RunResumed("me"))
+    assert await store.waits(run.run) == rows
+
+
+async def test_text_in_an_imported_state_is_looked_at_before_it_is_written(store: JournalStore) -> None:
+    wait = Wait("w2", TaskId(1, "a\0b"), 1, ("Answer",), None, None, None, True, 5)
+    with pytest.raises(SerializationError, match="StateImported"):
+        await create(store, "run-2", StateImported("uid", 4, encode_state(RunState(waits={"w2": wait}))))
+    assert await store.find("run-2") is None

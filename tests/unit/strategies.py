@@ -24,6 +24,7 @@ from durable_flow.incoming import (
     CancelRequested,
     EffectsCommitted,
     EventReceived,
+    ImportRequested,
     Incoming,
     Question,
     ResumeRequested,
@@ -64,6 +65,7 @@ from durable_flow.records import (
     WaitClosed,
     WaitOpened,
 )
+from durable_flow.snapshot import encode_state
 from durable_flow.state import Effect, RunState, Task, Wait
 
 ROUTES = {"Start": ("first",), "Work": ("work",), "Both": ("first", "work"), "Answer": ("first",), "Lost": ()}
@@ -268,6 +270,18 @@ class Simulation:
         self.boot()
         self.accept(StartRequested("Flow", "uid", "shape", value(1), event("Start"), ("first", "work")))
 
+    def continued(self) -> Simulation:
+        """Return a run that begins with the state of this one, in which nothing runs at the moment."""
+        other = Simulation.__new__(Simulation)
+        other.state, other.records = RunState(), []
+        other.now, other.messages = self.now, self.messages
+        other.done = {task: list(done) for task, done in self.done.items()}
+        other.boot()
+        imported = encode_state(self.state)
+        other.accept(ImportRequested("Flow", "other uid", "shape", "uid", self.state.seq, imported))
+        other.boot()
+        return other
+
     def boot(self) -> None:
         """Memory is lost, the journal stays."""
         self.actors: dict[TaskId, Actor] = {}
@@ -455,15 +469,18 @@ def simulated(moves: Sequence[Move]) -> list[Record]:
     return run.records
 
 
-def random_history(seed: int, length: int = 80) -> list[Record]:
-    """Return a long journal from a plain generator of random numbers."""
+def random_moves(seed: int, length: int = 80) -> list[Move]:
+    """Return a long list of moves from a plain generator of random numbers."""
     dice = Random(seed)
-    return simulated(
-        [
-            Move(dice.choice(MOVES), dice.randrange(12), dice.randrange(9), dice.randrange(2 * SECOND))
-            for _ in range(length)
-        ]
-    )
+    return [
+        Move(dice.choice(MOVES), dice.randrange(12), dice.randrange(9), dice.randrange(2 * SECOND))
+        for _ in range(length)
+    ]
+
+
+def random_history(seed: int, length: int = 80) -> list[Record]:
+    """Return the long journal that such moves make."""
+    return simulated(random_moves(seed, length))
 
 
 moves = st.lists(

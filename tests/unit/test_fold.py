@@ -26,7 +26,7 @@ from given import (
 from given import given as run
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import histories, random_history
+from strategies import Simulation, histories, random_history
 
 from durable_flow.fold import MAX_UNHANDLED, evolve, fold
 from durable_flow.records import (
@@ -78,6 +78,7 @@ ENDS = (RunCompleted, RunFailed, RunCancelled, RunTimedOut)
 
 def test_random_histories_contain_every_kind_of_fact():
     kinds = {type(record.fact) for seed in range(400) for record in random_history(seed)}
+    kinds |= {type(record.fact) for record in Simulation().continued().records}
     assert kinds == set(get_args(Fact))
 
 
