@@ -310,4 +310,4 @@ def _check_text(value: object, path: str) -> None:
                 _check_text(part, f"{path}.{name}")
         if isinstance(value, StateImported):
             for wait, _ in open_waits(decode_state(value.state)):
-                _check_text(wait, path)
+                _check_text(wait, f"{path}.state")

@@ -421,6 +421,6 @@ async def test_what_an_imported_state_awaits_is_asked_in_the_run_that_imported_i
 
 async def test_text_in_an_imported_state_is_looked_at_before_it_is_written(store: JournalStore) -> None:
     wait = Wait("w2", TaskId(1, "a\0b"), 1, ("Answer",), None, None, None, True, 5)
-    with pytest.raises(SerializationError, match="StateImported"):
+    with pytest.raises(SerializationError, match="holds a NUL"):
         await create(store, "run-2", StateImported("uid", 4, encode_state(RunState(waits={"w2": wait}))))
     assert await store.find("run-2") is None
