@@ -123,7 +123,7 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             facts.extend(incoming.context)
             facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
         case ImportRequested():
-            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, None))
+            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
             facts.append(StateImported(incoming.parent, incoming.seq, incoming.state))
             facts.extend(incoming.context)
             if incoming.resume:

@@ -25,10 +25,12 @@ class WorkflowHandler:
     awaits it *releases* the run unfinished; only `cancel_run` ends it.
     """
 
-    def __init__(self, attachment: Attachment, state_class: type[BaseModel] | None = None):
+    def __init__(
+        self, attachment: Attachment, state_class: type[BaseModel] | None = None, ctx: Context[Any] | None = None
+    ):
         self._attachment = attachment
         self._state_class = state_class
-        self._ctx: Context[Any] | None = None
+        self._ctx = ctx
         self._position = 0
         self._streaming = asyncio.Lock()
         self._streamed = False

@@ -32,6 +32,7 @@ class ImportRequested(NamedTuple):
     workflow: str
     uid: str
     shape: str
+    arguments: EncodedValue | None
     parent: str
     seq: int
     state: EncodedValue

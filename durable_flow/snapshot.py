@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 from . import records
 from . import state as states
 from .errors import DeserializationError
-from .records import EncodedValue, WaitOpened
+from .records import EncodedEvent, EncodedValue, WaitOpened
 from .state import RunState
 
 VERSION = 1
@@ -83,6 +83,27 @@ def open_waits(state: RunState) -> Iterator[tuple[WaitOpened, int]]:
                 ),
                 wait.opened_at,
             )  # fmt: skip
+
+
+def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
+    """Return the same state with each EncodedValue and EncodedEvent replaced by what `rewrite` returns for it."""
+
+    def walk(value: Any) -> Any:
+        cls = type(value)
+        if cls is EncodedValue or cls is EncodedEvent:
+            return rewrite(value)
+        if cls is dict:
+            return {walk(key): walk(part) for key, part in value.items()}
+        if cls in _CONTAINERS.values():
+            return cls(walk(part) for part in value)
+        if hasattr(value, "_fields"):
+            return cls(*map(walk, value))
+        if is_dataclass(cls):
+            return cls(**{each.name: walk(getattr(value, each.name)) for each in fields(cls)})
+        return value
+
+    result: RunState = walk(state)
+    return result
 
 
 # -- Forms of types ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .context.face import require_startable
 from .engine.engine import Engine, EngineSettings, engine_for
 from .engine.observing import Observers
 from .errors import WorkflowRuntimeError, WorkflowValidationError
@@ -31,6 +32,8 @@ from .signatures import StepFunction
 from .steps import StepTable, add_free_step, step_table
 
 if TYPE_CHECKING:
+    from .context import Context
+    from .records import EncodedValue
     from .serializers import Serializer
 
 M = TypeVar("M")
@@ -189,7 +192,12 @@ class Workflow:
         return uses_humans(program.table.nodes())
 
     def run(
-        self, ctx: None = None, start_event: StartEvent | None = None, *, run_id: str | None = None, **kwargs: Any
+        self,
+        ctx: Context[Any] | None = None,
+        start_event: StartEvent | None = None,
+        *,
+        run_id: str | None = None,
+        **kwargs: Any,
     ) -> WorkflowHandler:
         """Start a run, or go on with the one that has this id; returns its handler at once.
 
@@ -197,19 +205,28 @@ class Workflow:
         unfinished run, attaches to a live one, and gives the recorded outcome of a finished one without running a step;
         arguments other than those it was started with are a RunConflictError, raised by awaiting the handler.
 
+        `ctx` is the Context that the run begins with and that `handler.ctx` then is: a new one (`Context(flow)`) with
+        the values that were put in, or that of a run that has ended, with the same objects. One that
+        `Context.from_dict` made of an unfinished run goes on with the pending work of that one, as a new run: no start
+        event is sent, and arguments are dropped with a warning. A run of a known `run_id` must have begun with the same
+        values, or `ctx` be empty.
+
         Raises RuntimeError without a running event loop, WorkflowValidationError, WorkflowRuntimeError and ValueError
-        for arguments that make no StartEvent, RunIdError.
+        for arguments that make no StartEvent, RunIdError, and ContextStateError for a Context whose run has not ended.
         """
         engine = self._durable_engine()
         program = self._durable_prepare()
         if run_id is not None:
             require_run_id(run_id)
+        if ctx is not None:
+            return self._durable_run_with(ctx, start_event, run_id, kwargs)
         event = self._durable_start_event(start_event, kwargs)
-        # What the caller passed is compared when the id is used again; defaults are not.
-        passed = kwargs if start_event is None else {name: getattr(event, name) for name in event.model_fields_set}
-        arguments = program.codec.encode_value(dict(sorted(passed.items())), "arguments of run()")
-        attachment = engine.start(program, run_id, event, arguments)
+        attachment = engine.start(program, run_id, event, _passed(program, event, start_event, kwargs))
         return WorkflowHandler(attachment, program.table.state_class)
+
+    def submit_run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
+        """Return `run(...)`."""
+        return self.run(*args, **kwargs)
 
     async def resume(self, run_id: str) -> WorkflowHandler:
         """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
@@ -240,6 +257,36 @@ class Workflow:
         attachments = await self._durable_engine().recover(program)
         return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]
 
+    def _durable_run_with(
+        self, ctx: Context[Any], start_event: StartEvent | None, run_id: str | None, arguments: Mapping[str, Any]
+    ) -> WorkflowHandler:
+        """Start a run with a Context."""
+        program = self._durable_program_now()
+        face, beginning = require_startable(ctx, run_id)
+        if beginning is not None and beginning.unfinished is not None:
+            if dropped := [*arguments, *(["start_event"] if start_event is not None else [])]:
+                warnings.warn(
+                    "run() goes on with the unfinished work of the Context and sends no start event; "
+                    f"{', '.join(dropped)} will be dropped",
+                    stacklevel=3,
+                )
+            event, passed = None, program.codec.encode_value({}, "arguments of run()")
+        else:
+            event = self._durable_start_event(start_event, arguments)
+            passed = _passed(program, event, start_event, arguments)
+        attachment = self._durable_engine().start(program, run_id, event, passed, beginning)
+        if beginning is not None or face.is_running:
+            face.belong_to(attachment)
+        return WorkflowHandler(attachment, program.table.state_class, ctx)
+
+    def _durable_program_now(self) -> WorkflowProgram:
+        """Return the program of the steps as they are now, whether they fit together or not."""
+        settings, program = _settings(self), self._durable_program
+        table = step_table(type(self))
+        if program is None or program.table is not table:
+            program = self._durable_program = _program(self, settings)
+        return program
+
     def _durable_engine(self) -> Engine:
         """Return the running loop's engine for this workflow's journal."""
         journal = _journal(_settings(self).journal)
@@ -257,10 +304,8 @@ class Workflow:
         Raises WorkflowValidationError with every problem of the graph, if a service or the file of a resource is
         missing, or if `super().__init__()` was not called.
         """
-        settings, program = _settings(self), self._durable_program
-        table = step_table(type(self))
-        if program is None or program.table is not table:
-            program = self._durable_program = _program(self, settings)
+        settings, program = _settings(self), self._durable_program_now()
+        table = program.table
         if settings.checked and self._durable_checked is not table:
             problems = find_problems(table.nodes(), table.start_event_class, settings.skip_graph_checks)
             problems += table.recovery_problems()
@@ -302,6 +347,14 @@ class Workflow:
                 stacklevel=3,
             )
         return start_event
+
+
+def _passed(
+    program: WorkflowProgram, event: StartEvent, start_event: StartEvent | None, arguments: Mapping[str, Any]
+) -> EncodedValue:
+    """Return what the caller passed to `run`, encoded: it is compared when the id is used again; defaults are not."""
+    passed = arguments if start_event is None else {name: getattr(event, name) for name in event.model_fields_set}
+    return program.codec.encode_value(dict(sorted(passed.items())), "arguments of run()")
 
 
 @lru_cache(maxsize=64)

@@ -8,12 +8,20 @@ from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
 from .context import Context
-from .store import DictState, StateStore
+from .state_store import DictState, InMemoryStateStore, StateStore
 
 if TYPE_CHECKING:
     from ..serializers import PickleSerializer
 
-__all__ = ["BaseSerializer", "Context", "DictState", "JsonSerializer", "PickleSerializer", "StateStore"]
+__all__ = [
+    "BaseSerializer",
+    "Context",
+    "DictState",
+    "InMemoryStateStore",
+    "JsonSerializer",
+    "PickleSerializer",
+    "StateStore",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel
 
+from ..engine.beginning import Beginning
+from ..engine.current import current_execution
 from ..engine.live import MISSING
-from ..errors import ContextStateError, WorkflowRuntimeError
+from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from ..events import Event
 from ..retry_policy import RetryInfo
 from .data import ContextData
 from .face import Effects, Face, Outside
 from .lock import ContextLock
-from .store import StateStore, defaults_of
+from .paths import defaults_of
+from .saved import restored, saved
+from .store import ContextStore
 
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
     from ..engine.execution import Execution
     from ..engine.run import Run
     from ..engine.threads import FromThread
+    from ..program import WorkflowProgram
+    from ..serializers import Serializer
+    from ..workflow import Workflow
 
 StateT = TypeVar("StateT", bound=BaseModel)
 EventT = TypeVar("EventT", bound=Event)
@@ -32,19 +39,45 @@ class Context(Generic[StateT]):
 
     A step gets one as a parameter annotated `Context` or `Context[MyState]`; `handler.ctx` is that of a run as its
     caller sees it. `ctx.data`, `ctx.store` and `ctx.get`/`ctx.set` are views of the same state.
+
+    `Context(flow)` belongs to no run yet: `flow.run(ctx=ctx)` starts one with the values that it holds, and after the
+    run's end it holds them, the same objects, for the next. A step that is called by itself, `await
+    flow.rank(Context(flow), Ranked())`, has its effects in memory: see `sent_events` and `streamed_events`.
+    `previous_context` is what `to_dict` returned.
     """
 
-    _face: Face | None = None
-    _run_of: Callable[[], Run] | None = None
+    _face: Face
+    _run_of: Callable[[], Run | Beginning]
     _state_class: type[BaseModel] | None = None
     _data: ContextData | None = None
-    _data_of: Run | None = None
-    _store: StateStore[Any] | None = None
-    _store_of: Run | None = None
+    _data_of: Run | Beginning | None = None
+    _store: ContextStore[Any] | None = None
+    _store_of: Run | Beginning | None = None
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        previous_context: Mapping[str, Any] | None = None,
+        serializer: Serializer | None = None,
+    ):
+        try:
+            program = workflow._durable_program_now()
+        except AttributeError:
+            raise WorkflowRuntimeError(
+                f"Context takes an instance of a Workflow, not {workflow!r}; inside a step use the one that it is given"
+            ) from None
+        if previous_context is None:
+            beginning = Beginning.of(program, {})
+        else:
+            beginning = restored(program, previous_context, serializer)
+        face = Outside(None, beginning)
+        self._face = face
+        self._run_of = lambda: face.run
+        self._state_class = program.table.state_class
 
     @classmethod
     def _of(cls, execution: Execution | FromThread, state_class: type[BaseModel] | None = None) -> Context[Any]:
-        context: Context[Any] = cls()
+        context: Context[Any] = cls.__new__(cls)
         run = execution.run
         context._face = cast("Face", execution)
         context._run_of = lambda: run
@@ -53,33 +86,50 @@ class Context(Generic[StateT]):
 
     @classmethod
     def _outside(cls, attachment: Attachment, state_class: type[BaseModel] | None = None) -> Context[Any]:
-        context: Context[Any] = cls()
+        context: Context[Any] = cls.__new__(cls)
         face = Outside(attachment)
         context._face = face
         context._run_of = lambda: face.run
         context._state_class = state_class
         return context
 
+    @staticmethod
+    def get_step_context() -> Context[Any]:
+        """Return the context of the step that runs, for code that is not handed it.
+
+        Raises WorkflowRuntimeError outside a step.
+        """
+        execution = current_execution.get()
+        if execution is None:
+            raise WorkflowRuntimeError(
+                "Context.get_step_context() may only be called from within a step. A step that is called by itself, "
+                "without a run, has the Context that it was given"
+            )
+        program = cast("WorkflowProgram", execution.run.program)
+        return Context._of(execution, program.table.state_class)
+
     @property
-    def _run(self) -> Run:
-        if self._run_of is None:
-            raise ContextStateError("this Context belongs to no run. Use the one that a step is given, or handler.ctx")
+    def _run(self) -> Run | Beginning:
         return self._run_of()
 
     @property
     def _any_face(self) -> Face:
-        if self._face is None:
-            raise ContextStateError("this Context belongs to no run. Use the one that a step is given, or handler.ctx")
         return self._face
 
     def _effects(self, method: str) -> Effects:
-        face = self._any_face
+        face = self._face
         if isinstance(face, Outside):
-            raise ContextStateError(
-                f"ctx.{method} works inside a step only; this is the context of a handler (run "
-                f"{face.attachment.run_id}). Call it in a step, on the Context that the step is given"
-            )
+            return cast("Effects", face.alone_for(method))
         return cast("Effects", face)
+
+    def _outside_face(self, method: str) -> Outside:
+        """Return the face of a context that its caller has; ContextStateError for that of a step."""
+        if not isinstance(self._face, Outside):
+            raise ContextStateError(
+                f"{method} is for those who start and watch a run; this is the context of a step (run {self.run_id}). "
+                "Use handler.ctx outside of the step"
+            )
+        return self._face
 
     # -- State ---------------------------------------------------------------------------------------------------------
 
@@ -102,12 +152,12 @@ class Context(Generic[StateT]):
             )
 
     @property
-    def store(self) -> StateStore[StateT]:
+    def store(self) -> ContextStore[StateT]:
         """The state by dotted paths, as a whole (`get_state`, `edit_state`), and typed for `Context[MyState]`."""
         run = self._run
         if self._store is None or self._store_of is not run:
             self._with_defaults()
-            self._store, self._store_of = StateStore(run, self._any_face, self._state_class), run
+            self._store, self._store_of = ContextStore(run, self._any_face, self._state_class), run
         return self._store
 
     def _with_defaults(self) -> None:
@@ -208,6 +258,16 @@ class Context(Generic[StateT]):
         )
         return cast("EventT", event)
 
+    @property
+    def sent_events(self) -> list[Event]:
+        """What was sent by this Context, in order, as long as it belongs to no run: the output of a step under test."""
+        return self._outside_face("ctx.sent_events").alone_for("sent_events").sent
+
+    @property
+    def streamed_events(self) -> list[Event]:
+        """What was published by this Context, in order, as long as it belongs to no run."""
+        return self._outside_face("ctx.streamed_events").alone_for("streamed_events").published
+
     # -- Durable effects -----------------------------------------------------------------------------------------------
 
     async def call(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -244,15 +304,76 @@ class Context(Generic[StateT]):
 
     @property
     def run_id(self) -> str:
-        """The run's id."""
-        face = self._any_face
-        return face.attachment.run_id if isinstance(face, Outside) else self._run.run_id
+        """The run's id. Raises ContextStateError for a context that belongs to no run."""
+        face = self._face
+        if not isinstance(face, Outside):
+            return self._run.run_id
+        if face.attachment is None:
+            raise ContextStateError("this Context belongs to no run yet: handler = flow.run(ctx=ctx) starts one")
+        return face.attachment.run_id
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the run is live in this process."""
-        return not self._run.closed
+        """Tell whether the run has begun and not ended; also for a saved state that goes on with the next run."""
+        return not isinstance(self._face, Outside) or self._face.is_running
 
     async def running_steps(self) -> list[str]:
-        """Return the names of the steps that are in flight."""
-        return self._run.running_steps()
+        """Return the names of the steps that are in flight in this process.
+
+        Raises ContextStateError before the run begins.
+        """
+        run = self._run
+        if not isinstance(run, Beginning):
+            return [] if run.closed else run.running_steps()
+        if isinstance(self._face, Outside) and self._face.attachment is None:
+            raise ContextStateError(
+                "no step can be running: this Context belongs to no run yet. Call flow.run(ctx=ctx)"
+            )
+        return []
+
+    # -- State as data -------------------------------------------------------------------------------------------------
+
+    def to_dict(self, serializer: Serializer | None = None, *, include_state: bool = True) -> dict[str, Any]:
+        """Return the state of the run as JSON-able data, from which `Context.from_dict` makes a new Context.
+
+        Its size is that of the state, however long the run's history is. Of a run that is not finished it holds what is
+        decided at this moment: values that were committed, pending events, what pending steps have recorded, open
+        questions, timers and retries. What a running step has written and not committed yet is not in it, just as after
+        a crash. Before the run and after its end it holds the values as they are.
+
+        Args:
+            serializer: how values and events are written; default is as they are in the journal. A PickleSerializer or
+                JsonPickleSerializer needs no key here. Reading such data runs their code: take them from nobody whom
+                you do not trust.
+            include_state: False leaves the values of the context out.
+
+        Raises SerializationError, and ContextStateError inside a step or if the run is not live in this process.
+        """
+        return saved(self._outside_face("ctx.to_dict"), serializer, include_state=include_state)
+
+    @classmethod
+    def from_dict(
+        cls, workflow: Workflow, data: Mapping[str, Any], serializer: Serializer | None = None
+    ) -> Context[StateT]:
+        """Return a Context with the state that `to_dict` returned, in this process or another.
+
+        `flow.run(ctx=ctx)` goes on with the pending work if the run was not finished, as a new run; else it starts a
+        run with the same values. `serializer` is the one that `to_dict` was given. Raises ContextSerdeError for data
+        that are damaged, of a newer version, or not of durable_flow.
+        """
+        if data is None:
+            raise ContextSerdeError("there are no data to make a Context of: None. Use Context(workflow) for a new one")
+        return cls(workflow, data, serializer)
+
+    def serialize(self, serializer: Serializer | None = None) -> dict[str, Any]:
+        """Return `to_dict(serializer)`."""
+        return self.to_dict(serializer)
+
+    def deserialize(self, data: Mapping[str, Any], serializer: Serializer | None = None) -> Context[StateT]:
+        """Take over the state that `to_dict` returned, in the place of the values of this context; return it.
+
+        Raises ContextSerdeError as `from_dict` does, and ContextStateError while a run of this context is unfinished.
+        """
+        face = self._outside_face("ctx.deserialize")
+        face.replace(restored(face.next_beginning().program, data, serializer))
+        return self

@@ -34,6 +34,10 @@ class ContextData(dict[str, Any]):
         else:
             dict.__setitem__(self, key, value)
 
+    def shows(self, face: object) -> bool:
+        """Tell whether this is a view of what `face` sees."""
+        return self._face is face
+
     def __getitem__(self, key: str) -> Any:
         return self._face.read(key)
 

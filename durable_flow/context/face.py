@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..engine.beginning import Beginning
 from ..engine.live import MISSING, REQUIRED, require_key
-from ..errors import ContextStateError
+from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
 from ..records import ContextDeleted, ContextSet
+from ..state import RunState
+from .alone import Alone
 
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
@@ -49,15 +53,80 @@ class Face(Protocol):
 
 
 class Outside:
-    """A run as its handler's context sees it. Writes are journaled by themselves, in order with everything else."""
+    """A context as its caller sees it: that of a run, or of none before the run begins.
 
-    def __init__(self, attachment: Attachment):
+    Writes to a run are journaled by themselves, in order with everything else. After the run's end a context that its
+    caller has made (`lasting`) holds the values for the next run; one that came from a handler changes no more.
+    """
+
+    def __init__(self, attachment: Attachment | None, beginning: Beginning | None = None):
         self.attachment = attachment
+        self.lasting = beginning is not None
+        self.alone: Alone | None = None
+        self._beginning = beginning
+        self._found: Beginning | None = None
 
     @property
-    def run(self) -> Run:
-        """The live run; ContextStateError if it is not live in this process."""
-        return self.attachment.live()
+    def run(self) -> Run | Beginning:
+        """The live run, or what is no run yet or any more; ContextStateError if the run is not live in this process."""
+        attachment, beginning = self.attachment, self._beginning
+        if attachment is not None and attachment.run is not None:
+            return attachment.run
+        if beginning is not None and (attachment is None or not (attachment.started or beginning.begun)):
+            return beginning
+        assert attachment is not None
+        if beginning is not None and attachment.failure is not None and not beginning.begun:
+            return beginning  # the run could not be started
+        if attachment.found is not None:
+            if self._found is None:
+                self._found = Beginning.of(attachment.program, attachment.found.context)
+            return self._found
+        return attachment.live()
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the run has begun and not ended; also true of a saved state that goes on with the next run."""
+        if self.attachment is None:
+            assert self._beginning is not None
+            return self._beginning.unfinished is not None
+        return self.attachment.outcome is None and self.attachment.failure is None
+
+    def belong_to(self, attachment: Attachment) -> None:
+        """Become the context of a run; views of the values from before show those of the run."""
+        views = self._views()
+        self.attachment, self._beginning, self._found = attachment, attachment.beginning, None
+        if self._beginning is not None:
+            for view in views:
+                self.show(view)
+
+    def replace(self, beginning: Beginning) -> None:
+        """Hold what the next run begins with instead of what is held now."""
+        views = self._views()
+        self.attachment, self._beginning, self._found, self.alone = None, beginning, None, None
+        for view in views:
+            self.show(view)
+
+    def next_beginning(self) -> Beginning:
+        """Return what the next run begins with: the values of this context, the same objects.
+
+        Raises ContextStateError while a run of it is unfinished.
+        """
+        attachment = self.attachment
+        if attachment is not None and self.is_running:
+            cure = "Wait for its end, or use a new Context"
+            if attachment.started and attachment.run is None:
+                cure = f"It is not live in this process: flow.resume({attachment.run_id!r}) goes on with it"
+            raise ContextStateError(
+                f"Cannot start a new run while the context is already running (run {attachment.run_id}). {cure}."
+            )
+        place = self.run
+        if self.alone is not None and self.alone.sent:
+            names = ", ".join(type(event).__name__ for event in self.alone.sent)
+            raise ContextStateError(
+                f"events were sent by this Context before it belonged to a run, and no run would get them: {names}. "
+                "Send them once the run has begun; for a run take another Context than for a step that is called alone."
+            )
+        return place if isinstance(place, Beginning) else Beginning(place.program, place.live)
 
     def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return the live value of a key; KeyError without a default."""
@@ -97,31 +166,98 @@ class Outside:
         """Set a key."""
         require_key(key, f"run {self.run.run_id}")
         encoded, value = self.run.live.encode_value(value, key)
-        self._require_running()
-        self.run.live.set(key, value, encoded)
-        self.run.commit((*self.run.drafts_on(key), ContextSet(key, encoded, None, 0, 0)))
+        run = self._writable()
+        run.live.set(key, value, encoded)
+        if not isinstance(run, Beginning):
+            run.commit((*run.drafts_on(key), ContextSet(key, encoded, None, 0, 0)))
 
     def delete(self, key: str) -> None:
         """Delete a key; KeyError if there is none."""
         if self.run.live.entry(key) is None:
             raise KeyError(key)
-        self._require_running()
-        self.run.live.delete(key)
-        self.run.commit((*self.run.drafts_on(key), ContextDeleted(key, None, 0, 0)))
+        run = self._writable()
+        run.live.delete(key)
+        if not isinstance(run, Beginning):
+            run.commit((*run.drafts_on(key), ContextDeleted(key, None, 0, 0)))
 
     def detect_changes(self) -> None:
         """Changes in place from outside belong to no step; they are found by the steps that read the value."""
 
     def send(self, event: Event, step: str | None = None) -> None:
         """Send an event: in order, not yet durable."""
-        self.attachment.send_soon(event, step)
+        if self.attachment is not None:
+            self.attachment.send_soon(event, step)
+        else:
+            self.alone_for("send_event").send(event, step)
+
+    def alone_for(self, method: str) -> Alone:
+        """Return the effects of a step that is called alone; ContextStateError if this is not for one."""
+        if self.attachment is not None:
+            raise ContextStateError(
+                f"ctx.{method} works inside a step only; this is the context of a handler (run "
+                f"{self.attachment.run_id}). Call it in a step, on the Context that the step is given"
+            )
+        assert self._beginning is not None
+        if self._beginning.unfinished is not None:
+            raise ContextStateError(
+                f"ctx.{method} was called before the run goes on: start it first, handler = flow.run(ctx=ctx)"
+            )
+        if self.alone is None:
+            self.alone = Alone(self._beginning)
+        return self.alone
+
+    def saved(self) -> tuple[RunState, bool]:
+        """Return the state to be kept, and whether it is an unfinished run's: then all that is journaled of it.
+
+        Else it is the values as they are now.
+        """
+        place = self.run
+        if not isinstance(place, Beginning) and not self._has_ended():
+            return place.state, True
+        context = place.live.taken_over(place.program.codec).encoded()
+        if isinstance(place, Beginning) and place.unfinished is not None:
+            return dataclasses.replace(place.unfinished, context=context), True
+        return RunState(workflow=place.program.name, context=context), False
 
     def _has_ended(self) -> bool:
-        return self.run.closed or self.run.state.ended is not None
+        run = self.run
+        if isinstance(run, Beginning):
+            return run is self._found
+        return run.closed or run.state.ended is not None
 
-    def _require_running(self) -> None:
+    def _writable(self) -> Run | Beginning:
+        """Return where a write goes. After the end of the run this is what the next run begins with."""
         if self._has_ended():
-            raise ContextStateError(f"run {self.run.run_id} has ended; its context cannot be changed any more")
+            if not self.lasting:
+                raise ContextStateError(f"run {self.run.run_id} has ended; its context cannot be changed any more")
+            beginning = self.next_beginning()
+            beginning.live = beginning.live.taken_over(beginning.program.codec)
+            self.replace(beginning)
+        return self.run
+
+    def _views(self) -> list[Mirror]:
+        attachment = self.attachment
+        if attachment is not None and attachment.started and attachment.run is None and attachment.found is None:
+            return []  # of a run that is not live here there are no views
+        return [view for view in self.run.live.mirrors if view.shows(self)]
+
+
+def require_startable(ctx: object, run_id: str | None) -> tuple[Outside, Beginning | None]:
+    """Return what a run with this Context needs; no Beginning if it is to be the one that the Context has already.
+
+    Raises ContextStateError if it cannot be the context of another run, WorkflowRuntimeError for what is no Context.
+    """
+    face = getattr(ctx, "_face", None)
+    if face is None:
+        raise WorkflowRuntimeError(f"run(ctx=...) takes a Context, Context(flow) for example, not {type(ctx).__name__}")
+    if not isinstance(face, Outside):
+        raise ContextStateError(
+            "run(ctx=...) got the context of a step, whose run is not finished. Start the other run with a Context of "
+            "its own, Context(flow), and put in what it needs"
+        )
+    if face.attachment is not None and run_id == face.attachment.run_id:
+        return face, None
+    return face, face.next_beginning()
 
 
 class Effects(Face, Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.live import LOCK_HELD
 
 if TYPE_CHECKING:
+    from ..engine.beginning import Beginning
     from ..engine.run import Run
 
 
@@ -17,7 +18,7 @@ class ContextLock:
     `get`, `set` and `edit_state` do not take it, so they work inside. It is not persisted.
     """
 
-    def __init__(self, run: Run, face: Any):
+    def __init__(self, run: Run | Beginning, face: Any):
         self._run = run
         self._face = face
 

@@ -3,109 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from ..engine.live import MISSING
 from ..errors import WorkflowRuntimeError
 from .face import Face
+from .paths import assign, child_of, defaults_of, iter_fields, nested, new_state, parts_of, put_field
+from .state_store import DictState
 
 if TYPE_CHECKING:
+    from ..engine.beginning import Beginning
     from ..engine.run import Run
     from ..records import EncodedValue
-
-
-class DictState(BaseModel):
-    """Untyped state: any keys, as attributes and items."""
-
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
-
-    @property
-    def _values(self) -> dict[str, Any]:
-        if self.__pydantic_extra__ is None:
-            object.__setattr__(self, "__pydantic_extra__", {})
-        assert self.__pydantic_extra__ is not None
-        return self.__pydantic_extra__
-
-    def __getitem__(self, key: str) -> Any:
-        """Return the value of a key."""
-        return self._values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """Set a key."""
-        self._values[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        """Delete a key."""
-        del self._values[key]
-
-    def __contains__(self, key: object) -> bool:
-        """Tell whether there is such a key."""
-        return key in self._values
-
-    def __len__(self) -> int:
-        """Count the keys."""
-        return len(self._values)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, or the default."""
-        return self._values.get(key, default)
-
-    def keys(self) -> Any:
-        """Return the keys."""
-        return self._values.keys()
-
-    def values(self) -> Any:
-        """Return the values."""
-        return self._values.values()
-
-    def items(self) -> Any:
-        """Return keys and values."""
-        return self._values.items()
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Remove a key and return its value."""
-        return self._values.pop(key, *default)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key, setting it first if it is absent."""
-        return self._values.setdefault(key, default)
-
-    def update(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override,unused-ignore]
-        """Set several keys."""
-        self._values.update(*args, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values as a new dict."""
-        return dict(self._values)
 
 
 StateT = TypeVar("StateT", bound=BaseModel)
 
 
-class StateStore(Generic[StateT]):
+class ContextStore(Generic[StateT]):
     """The context through paths such as `user.name` or `items.0`: dict keys, attributes and list indexes.
 
     `get` returns the live object; what is changed in it is found when the step commits.
     """
 
-    def __init__(self, run: Run, face: Face, state_class: type[BaseModel] | None):
+    def __init__(self, run: Run | Beginning, face: Face, state_class: type[BaseModel] | None):
         self._run = run
         self._face = face
         self._state_class = state_class
 
     async def get(self, path: str, default: Any = MISSING) -> Any:
         """Return the live value at a path; ValueError if there is none and no default."""
-        head, *rest = _parts(path)
+        head, *rest = parts_of(path)
         value = self._head(head)
         for part in rest:
             if value is MISSING:
                 break
-            value = _child(value, part)
+            value = child_of(value, part)
         if value is not MISSING:
             return value
         if default is MISSING:
@@ -123,7 +61,7 @@ class StateStore(Generic[StateT]):
     async def set(self, path: str, value: Any) -> None:
         """Set the value at a path, creating dicts on the way. Waits while another step is in `edit_state`."""
         async with self.writing():
-            head, *rest = _parts(path)
+            head, *rest = parts_of(path)
             self._check_field(head)
             if not rest:
                 self._face.write(head, value)
@@ -132,13 +70,13 @@ class StateStore(Generic[StateT]):
             self._run.program.codec.encode_value(value, path)
             place = self._head(head)
             if place is MISSING:
-                self._face.write(head, _nested(rest, value))
+                self._face.write(head, nested(rest, value))
                 return
-            while len(rest) > 1 and (below := _child(place, rest[0])) is not MISSING:
+            while len(rest) > 1 and (below := child_of(place, rest[0])) is not MISSING:
                 place = below
                 del rest[0]
             try:
-                _assign(place, rest[0], _nested(rest[1:], value))
+                assign(place, rest[0], nested(rest[1:], value))
             except (AttributeError, TypeError, ValueError, IndexError) as error:
                 raise ValueError(
                     f"Path '{path}' cannot be set: {rest[0]!r} of a {type(place).__name__}: {error} "
@@ -238,65 +176,3 @@ class StateStore(Generic[StateT]):
             finally:
                 if editing:
                     run.editor = None
-
-
-def new_state(cls: type[BaseModel]) -> BaseModel:
-    """Return a state with every field at its default; ValueError if a field has none."""
-    try:
-        return cls()
-    except Exception as error:
-        raise ValueError(f"all fields of the state class {cls.__name__} need defaults: {error}") from error
-
-
-def defaults_of(cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the default of every field, made anew; ValueError if a field has none."""
-    return iter_fields(new_state(cls))
-
-
-def iter_fields(state: BaseModel) -> dict[str, Any]:
-    """Return a model's fields and extra data by name; cached properties are neither."""
-    fields = type(state).model_fields
-    values = {name: value for name, value in state.__dict__.items() if name in fields}
-    return {**values, **(state.__pydantic_extra__ or {})}
-
-
-def put_field(state: BaseModel, key: str, value: Any) -> None:
-    """Set a field or extra value without validation."""
-    if key in type(state).model_fields:
-        state.__dict__[key] = value
-        state.__pydantic_fields_set__.add(key)
-    elif state.__pydantic_extra__ is not None:
-        state.__pydantic_extra__[key] = value
-
-
-def _parts(path: str) -> list[str]:
-    if type(path) is not str or not path:
-        raise ValueError(f"a path into the state is a string that is not empty, not {path!r}")
-    return path.split(".")
-
-
-def _nested(parts: Sequence[str], value: Any) -> Any:
-    """Return the value in new dicts, one for each part."""
-    for part in reversed(parts):
-        value = {part: value}
-    return value
-
-
-def _child(value: Any, part: str) -> Any:
-    if isinstance(value, Mapping):
-        return value.get(part, MISSING)
-    if isinstance(value, list | tuple):
-        try:
-            return value[int(part)]
-        except (ValueError, IndexError):
-            return MISSING
-    return getattr(value, part, MISSING)
-
-
-def _assign(place: Any, part: str, value: Any) -> None:
-    if isinstance(place, MutableMapping):
-        place[part] = value
-    elif isinstance(place, list):
-        place[int(part)] = value
-    else:
-        setattr(place, part, value)

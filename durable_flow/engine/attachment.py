@@ -18,6 +18,8 @@ from .outcome import Outcome
 from .run import GivenUp
 
 if TYPE_CHECKING:
+    from ..state import RunState
+    from .beginning import Beginning
     from .engine import Engine
     from .program import Program
     from .run import Run
@@ -36,6 +38,9 @@ class Attachment:
         self.run: Run | None = None
         self.outcome: Outcome | None = None
         self.failure: BaseException | None = None
+        # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
+        self.beginning: Beginning | None = None
+        self.found: RunState | None = None
         self.answered_before: frozenset[str] = frozenset()
         self.ended_before = False
         self.interested = 0

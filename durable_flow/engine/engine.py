@@ -25,13 +25,14 @@ from ..errors import (
 )
 from ..events import StartEvent
 from ..fold import evolve, fold
-from ..incoming import StartRequested
+from ..incoming import ImportRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
 from ..logs import fields, said
-from ..records import EncodedValue, Record, RunCompleted
-from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
+from ..records import ContextDeleted, ContextSet, EncodedValue, Record, RunCompleted
+from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, RUNNING, TIMED_OUT, RunState
 from .attachment import Attachment
+from .beginning import Beginning, first_facts
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
 from .heart import Heart, Moment
@@ -141,17 +142,28 @@ class Engine:
     # -- Starting ------------------------------------------------------------------------------------------------------
 
     def start(
-        self, program: Program, run_id: str | None, event: StartEvent, arguments: EncodedValue | None
+        self,
+        program: Program,
+        run_id: str | None,
+        event: StartEvent | None,
+        arguments: EncodedValue | None,
+        beginning: Beginning | None = None,
     ) -> Attachment:
         """Begin a run, or attach to the one that has this id; returns at once.
 
-        Raises SerializationError for a start event that cannot be encoded.
+        `event` is None if the run goes on from what it begins with. Raises SerializationError for a start event or a
+        context value that cannot be encoded.
         """
         attachment = Attachment(self, program, run_id or new_run_id())
-        start = StartRequested(
-            program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
-            program.targets(event),
-        )  # fmt: skip
+        attachment.beginning = beginning
+        encoded = None if event is None else program.codec.encode_event(event)
+        targets = () if event is None else program.targets(event)
+        start: StartRequested | ImportRequested
+        if beginning is not None:
+            start = beginning.request(program, arguments, encoded, targets)
+        else:
+            assert encoded is not None
+            start = StartRequested(program.name, new_uid(), program.shape, arguments, encoded, targets)
         self.in_background(self._begin(attachment, event, start, known=run_id is not None))
         return attachment
 
@@ -225,7 +237,9 @@ class Engine:
         rows = await self.store.find_many([row.run])
         return bool(rows) and rows[0].epoch == row.epoch
 
-    async def _begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
+    async def _begin(
+        self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested, *, known: bool
+    ) -> None:
         try:
             await self.ready()
             if not known:
@@ -240,20 +254,26 @@ class Engine:
         except BaseException as error:
             attachment.fail(error)
 
-    async def _create_or_continue(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> None:
+    async def _create_or_continue(
+        self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested
+    ) -> None:
         live = self.runs.get(attachment.run_id)
         if live is None:
             if await self._create(attachment, event, start):
                 return
             row = await self._require_row(attachment.run_id)
+            await self._require_beginning(attachment, row.run, start)
             await self._continue(attachment, row, start.arguments)
             return
         if live.program.name != attachment.program.name:
             raise self._conflict(attachment, f"of workflow {live.program.name}")
         self._require_arguments(attachment, live.state.arguments, start.arguments)
+        await self._require_beginning(attachment, live.claim.run, start)
         self.adopt(attachment, live)
 
-    async def _create(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> bool:
+    async def _create(
+        self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested
+    ) -> bool:
         program = attachment.program
         state, records = RunState(), []
         facts = decide(state, start)
@@ -263,7 +283,8 @@ class Engine:
             evolve(state, records[-1])
         new = NewRun(attachment.run_id, start.uid, program.name, program.shape)
         try:
-            claim = await self.store.create(new, records, RunUpdate("running"), self.worker)
+            wake_at = None if state.status == RUNNING else state.wake_at
+            claim = await self.store.create(new, records, RunUpdate(state.status, wake_at), self.worker)
         except WriteOutcomeUnknown:
             self.taking.give_back(new.run_id, new.uid, 1)
             raise
@@ -271,7 +292,10 @@ class Engine:
             return False
         run = self.new_run(program, claim, state)
         run.told(records)
-        run.keep_live(start.event, event, start.targets)
+        if isinstance(start, StartRequested) and event is not None:
+            run.keep_live(start.event, event, start.targets)
+        if attachment.beginning is not None:
+            attachment.beginning.hand_over(run)
         self.adopt(attachment, run)
         self.begin_run(run)
         return True
@@ -303,7 +327,7 @@ class Engine:
                 attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
                 return
             if row.status in FINAL_STATUSES:
-                outcome = await self._recorded_outcome(attachment.program, row)
+                outcome = await self._recorded_outcome(attachment, row)
                 if outcome is not None:
                     attachment.ended_before = True
                     attachment.end(outcome)
@@ -354,19 +378,22 @@ class Engine:
 
     async def tell_end(self, attachment: Attachment, row: RunRow) -> bool:
         """End an attachment by the recorded outcome of its run; tell whether there is one."""
-        outcome = await self._recorded_outcome(attachment.program, row)
+        outcome = await self._recorded_outcome(attachment, row)
         if outcome is None:
             return False
         self._attachments.pop(row.run_id, None)
         attachment.end(outcome)
         return True
 
-    async def _recorded_outcome(self, program: Program, row: RunRow) -> Outcome | None:
+    async def _recorded_outcome(self, attachment: Attachment, row: RunRow) -> Outcome | None:
         """Return how the run of a row ended; None if it goes on by now, because somebody has retried or resumed it."""
+        program = attachment.program
         last = await self.store.read(row.run, after=row.seq - 1)
-        if last and isinstance(last[-1].fact, RunCompleted):
+        if last and isinstance(last[-1].fact, RunCompleted) and attachment.beginning is None:
             return Outcome.completed(program.codec.decode_event(last[-1].fact.result))
         state = fold(await self.store.read(row.run))
+        if attachment.beginning is not None:
+            attachment.found = state
         if state.ended == COMPLETED:
             assert state.result is not None
             return Outcome.completed(program.codec.decode_event(state.result))
@@ -398,6 +425,18 @@ class Engine:
         if recorded is not None and given is not None and codec.decode_value(recorded) == codec.decode_value(given):
             return
         raise self._conflict(attachment, "that was started with other arguments")
+
+    async def _require_beginning(
+        self, attachment: Attachment, run: int, start: StartRequested | ImportRequested
+    ) -> None:
+        """Compare the context that the caller has for a run with what that run began with; an empty one takes all."""
+        given = first_facts(start) if attachment.beginning is not None else []
+        if not given:
+            return
+        recorded = [record.fact for record in await self.store.read(run, after=1, to=len(given) + 2)]
+        more = recorded[len(given) :]
+        if recorded[: len(given)] != given or (more and isinstance(more[0], ContextSet | ContextDeleted)):
+            raise self._conflict(attachment, "that began with another context")
 
     def _conflict(self, attachment: Attachment, what: str) -> RunConflictError:
         run_id = attachment.run_id

@@ -34,7 +34,7 @@ from ..state import Effect, Task
 from .answers import answer_schema
 from .clock import MICROSECONDS
 from .failure import retry_info
-from .live import LOCK_HELD
+from .live import held_by_caller
 from .replay import NEVER_RECORDED, ReplayOrder
 from .step_output import StepOutput
 
@@ -85,7 +85,7 @@ class Execution(StepOutput):
                 return self.codec.decode_value(record.outcome)
         under_way = self._calls[name] = self.run.loop.create_future()
         try:
-            result = await _invoke(fn, args, kwargs)
+            result = await invoke(fn, args, kwargs)
             self._require_attached()
             encoded = self.codec.encode_value(result, f"result of call {name!r}")
             durable = self._commit(CallRecorded(self.task_id, self.attempt, name, place.k, arguments, encoded))
@@ -224,10 +224,8 @@ class Execution(StepOutput):
     # -- Parts ---------------------------------------------------------------------------------------------------------
 
     def _refuse_lock(self, what: str) -> None:
-        editing = self.run.editor is not None and self.run.editor is asyncio.current_task()
-        locked = self.run.lock_held is not None and LOCK_HELD.get() is self.run.lock_held
-        if editing or locked:
-            where = "edit_state" if editing else "ctx.lock"
+        where = held_by_caller(self.run)
+        if where is not None:
             raise ContextStateError(
                 f"step {self.step!r} of run {self.run.run_id} {what} inside {where}; nobody else could get the lock "
                 f"until that is over, and it is not kept over a restart. Leave {where} first"
@@ -272,7 +270,8 @@ class Execution(StepOutput):
             await self._replay.in_turn(self._effect_at(at).seq if isinstance(at, Place) else at)
 
 
-async def _invoke(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+async def invoke(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Call an async function, or a plain one in a thread."""
     if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
         return await fn(*args, **kwargs)
     result = await asyncio.to_thread(fn, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,6 +39,16 @@ class Mirror(Protocol):
 
     def mirror(self, key: str) -> None:
         """Take over what is now seen of a key."""
+
+    def shows(self, face: object) -> bool:
+        """Tell whether this is a view of what `face` sees."""
+
+
+class LockHost(Protocol):
+    """What has the locks of a context: a run, or what is no run yet."""
+
+    editor: asyncio.Task[Any] | None
+    lock_held: object | None
 
 
 class LiveContext:
@@ -109,9 +120,36 @@ class LiveContext:
         encoded = self._codec.encode_event(event)
         return encoded, event if self.whole_reads == before else self._codec.decode_event(encoded)
 
+    def taken_over(self, codec: Codec) -> LiveContext:
+        """Return a context of the same objects, each with its encoding of now, by this codec.
+
+        Raises SerializationError for a value that cannot be encoded.
+        """
+        other = LiveContext(codec, {})
+        same = codec.serializer.codec == self._codec.serializer.codec
+        for key in self._order:
+            stored = self._stored.get(key)
+            if stored is not None and same:
+                other._stored[key], other._order[key] = stored, None
+                continue
+            entry = self.entry(key)
+            assert entry is not None
+            kept = same and not entry.mutable
+            other.set(key, entry.value, entry.encoded if kept else codec.encode_value(entry.value, key))
+        return other
+
     def encoded(self) -> dict[str, EncodedValue]:
         """Return the visible encodings by key."""
         return {key: self._entries[key].encoded if key in self._entries else self._stored[key] for key in self._order}
+
+
+def held_by_caller(host: LockHost) -> str | None:
+    """Return which lock of the run this very strand of work is inside of, None if it is in none."""
+    if host.editor is not None and host.editor is asyncio.current_task():
+        return "edit_state"
+    if host.lock_held is not None and LOCK_HELD.get() is host.lock_held:
+        return "ctx.lock"
+    return None
 
 
 def require_key(key: object, where: str) -> None:

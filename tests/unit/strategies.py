@@ -278,7 +278,7 @@ class Simulation:
         other.done = {task: list(done) for task, done in self.done.items()}
         other.boot()
         imported = encode_state(self.state)
-        other.accept(ImportRequested("Flow", "other uid", "shape", "uid", self.state.seq, imported))
+        other.accept(ImportRequested("Flow", "other uid", "shape", None, "uid", self.state.seq, imported))
         other.boot()
         return other
 

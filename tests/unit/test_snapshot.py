@@ -317,9 +317,9 @@ def test_checkpoints_are_places_in_the_journal_that_has_them():
 def test_what_needed_attention_goes_on_if_that_is_asked_for():
     parked = encode_state(given(started("a"), RunParked("look at it")).state)
     changed = ContextSet("n", value(1), None, 0, 0)
-    request = ImportRequested("Flow", "new", "shape", "uid", 3, parked, (changed,))
+    request = ImportRequested("Flow", "new", "shape", value("new"), "uid", 3, parked, (changed,))
     out = given().when(request)
-    out.then(RunStarted("Flow", "new", "shape", None), StateImported("uid", 3, parked), changed)
+    out.then(RunStarted("Flow", "new", "shape", value("new")), StateImported("uid", 3, parked), changed)
     out.then_status("needs_attention")
     resumed = given().when(request._replace(resume=True))
     assert resumed.facts[-1] == RunResumed("run")

@@ -1,0 +1,91 @@
+"""What a run begins with: the values that a Context held before it, or the unfinished state of another run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..incoming import ImportRequested, StartRequested
+from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, StateImported
+from ..snapshot import encode_state
+from .clock import new_uid
+from .live import LiveContext
+
+if TYPE_CHECKING:
+    from ..state import RunState
+    from .program import Program
+    from .run import Run
+
+
+class Beginning:
+    """The state of a Context that belongs to no run, with the locks that a run has for its own.
+
+    `unfinished` is the state that a run goes on from; None: the run starts anew and only takes the values over. The
+    live objects stay what they are when a run of this process begins with them.
+    """
+
+    run_id = "(not started)"
+
+    def __init__(self, program: Program, live: LiveContext, unfinished: RunState | None = None):
+        self.program = program
+        self.live = live
+        self.unfinished = unfinished
+        self.lock = asyncio.Lock()
+        self.lock_holder: Any = None
+        self.lock_held: object | None = None
+        self.write_lock = asyncio.Lock()
+        self.editor: asyncio.Task[Any] | None = None
+        # Whether a run has taken it over.
+        self.begun = False
+        self._given: dict[str, EncodedValue] = {}
+
+    @classmethod
+    def of(cls, program: Program, stored: Mapping[str, EncodedValue], unfinished: RunState | None = None) -> Beginning:
+        """Return one that holds these values."""
+        return cls(program, LiveContext(program.codec, stored), unfinished)
+
+    def request(
+        self, program: Program, arguments: EncodedValue | None, event: EncodedEvent | None, targets: tuple[str, ...]
+    ) -> StartRequested | ImportRequested:
+        """Return what starts a run with the values as they are now, changes in place included.
+
+        `event` is None for a run that goes on. Raises SerializationError for a value that cannot be encoded any more.
+        """
+        self.program = program
+        self.live = self.live.taken_over(program.codec)
+        self._given = self.live.encoded()
+        if self.unfinished is None:
+            assert event is not None
+            context = tuple(ContextSet(key, value, None, 0, 0) for key, value in self._given.items())
+            return StartRequested(program.name, new_uid(), program.shape, arguments, event, targets, context)
+        state = self.unfinished
+        return ImportRequested(
+            program.name, new_uid(), program.shape, arguments, state.uid, state.seq, encode_state(state),
+            _changes(state.context, self._given), resume=state.attention is not None,
+        )  # fmt: skip
+
+    def hand_over(self, run: Run) -> None:
+        """Let a run that has just been created have the live objects, and what was written since it was requested."""
+        self.begun = True
+        run.live = self.live
+        late = _changes(self._given, self.live.encoded())
+        if late:
+            run.commit(late)
+
+
+def first_facts(start: StartRequested | ImportRequested) -> list[Any]:
+    """Return what the journal of a run has between its first record and its start event."""
+    if isinstance(start, StartRequested):
+        return list(start.context)
+    return [StateImported(start.parent, start.seq, start.state), *start.context]
+
+
+def _changes(
+    before: Mapping[str, EncodedValue], now: Mapping[str, EncodedValue]
+) -> tuple[ContextSet | ContextDeleted, ...]:
+    """Return what leads from some values to others."""
+    return (
+        *(ContextSet(key, value, None, 0, 0) for key, value in now.items() if before.get(key) != value),
+        *(ContextDeleted(key, None, 0, 0) for key in before if key not in now),
+    )
