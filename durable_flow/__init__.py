@@ -101,6 +101,7 @@ from .workflow import Workflow
 
 if TYPE_CHECKING:
     from .representation import get_workflow_representation as get_workflow_representation
+    from .serializers.jsonpickle import JsonPickleSerializer as JsonPickleSerializer
     from .serializers.pickle import PickleSerializer as PickleSerializer
     from .signatures import StepConfig as StepConfig
     from .types import EventType as EventType
@@ -223,6 +224,7 @@ __all__ = [
 
 # Not imported before they are asked for: unpickling is the unsafe tier, the others serve few programs.
 _ON_DEMAND = {
+    "JsonPickleSerializer": "serializers.jsonpickle",
     "PickleSerializer": "serializers.pickle",
     "WorkflowMeta": "workflow",
     "get_workflow_representation": "representation",

@@ -24,7 +24,7 @@ from .journal.runid import require_run_id
 from .observers import RunObserver
 from .program import WorkflowProgram
 from .resource import ResourceManager
-from .serializers.base import MAX_PAYLOAD_BYTES
+from .serializers.base import MAX_PAYLOAD_BYTES, require_key
 from .serializers.codec import Codec
 from .serializers.json import JsonSerializer
 from .service import ServiceManager
@@ -383,7 +383,7 @@ def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
     state = () if table.state_class is None else (table.state_class,)
     exact = JsonSerializer(types=(*table.event_classes, *state))
     journal = settings.journal if isinstance(settings.journal, Journal) else None
-    serializer = settings.serializer or (journal.serializer if journal is not None else None) or exact
+    serializer = require_key(settings.serializer) or (journal.serializer if journal is not None else None) or exact
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
     # Messages are always JSON.
     codec = Codec(serializer, readers=(exact,), max_payload_bytes=limit)

@@ -172,7 +172,7 @@ class Context(Generic[StateT]):
         if value is not MISSING:
             return value
         if default is MISSING:
-            raise ValueError(f"Key '{key}' not found in Context (run {self.run_id})")
+            raise ValueError(f"Key '{key}' not found in Context (run {self._run.run_id})")
         return default
 
     async def set(self, key: str, value: Any, make_private: bool = False) -> None:
@@ -280,7 +280,7 @@ class Context(Generic[StateT]):
         if not isinstance(name, str) or not callable(fn):
             raise WorkflowRuntimeError(
                 f"ctx.call takes a name and a function, ctx.call('charge', charge, amount), not "
-                f"({type(name).__name__}, {type(fn).__name__}) (run {self.run_id})"
+                f"({type(name).__name__}, {type(fn).__name__}) (run {self._run.run_id})"
             )
         return await self._effects("call").call(name, fn, args, kwargs)
 

@@ -11,7 +11,7 @@ from ..engine.live import MISSING, REQUIRED, require_key
 from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
 from ..records import ContextDeleted, ContextSet
-from ..state import RunState
+from ..state import NEEDS_ATTENTION, RunState
 from .alone import Alone
 
 if TYPE_CHECKING:
@@ -85,11 +85,15 @@ class Outside:
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the run has begun and not ended; also true of a saved state that goes on with the next run."""
+        """Tell whether the run has begun and not ended; also true of a saved state that goes on with the next run.
+
+        One that needs attention has not ended.
+        """
         if self.attachment is None:
             assert self._beginning is not None
             return self._beginning.unfinished is not None
-        return self.attachment.outcome is None and self.attachment.failure is None
+        outcome = self.attachment.outcome
+        return self.attachment.failure is None and (outcome is None or outcome.status == NEEDS_ATTENTION)
 
     def belong_to(self, attachment: Attachment) -> None:
         """Become the context of a run; views of the values from before show those of the run."""
@@ -114,8 +118,8 @@ class Outside:
         attachment = self.attachment
         if attachment is not None and self.is_running:
             cure = "Wait for its end, or use a new Context"
-            if attachment.started and attachment.run is None:
-                cure = f"It is not live in this process: flow.resume({attachment.run_id!r}) goes on with it"
+            if attachment.outcome is not None or (attachment.started and attachment.run is None):
+                cure = f"It is not live in this process now: flow.resume({attachment.run_id!r}) goes on with it"
             raise ContextStateError(
                 f"Cannot start a new run while the context is already running (run {attachment.run_id}). {cure}."
             )
@@ -212,7 +216,7 @@ class Outside:
         Else it is the values as they are now.
         """
         place = self.run
-        if not isinstance(place, Beginning) and not self._has_ended():
+        if not isinstance(place, Beginning) and place.state.ended is None:
             return place.state, True
         context = place.live.taken_over(place.program.codec).encoded()
         if isinstance(place, Beginning) and place.unfinished is not None:

@@ -435,7 +435,8 @@ class Engine:
             return
         recorded = [record.fact for record in await self.store.read(run, after=1, to=len(given) + 2)]
         more = recorded[len(given) :]
-        if recorded[: len(given)] != given or (more and isinstance(more[0], ContextSet | ContextDeleted)):
+        # In whatever order the values were set.
+        if set(recorded[: len(given)]) != set(given) or (more and isinstance(more[0], ContextSet | ContextDeleted)):
             raise self._conflict(attachment, "that began with another context")
 
     def _conflict(self, attachment: Attachment, what: str) -> RunConflictError:

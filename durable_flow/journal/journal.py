@@ -14,7 +14,7 @@ from ..errors import DeserializationError, JournalError, RunNotFoundError, Seria
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
 from ..fold import fold
 from ..records import EncodedEvent, EncodedValue, Record
-from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer
+from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer, require_key
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from .info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
@@ -63,7 +63,7 @@ class Journal:
     ):
         if durability not in ("full", "normal"):
             raise ValueError(f"durability={durability!r}: it is 'full' or 'normal'")
-        self.serializer = serializer
+        self.serializer = require_key(serializer)
         self.max_payload_bytes = max_payload_bytes
         self.idle_release_seconds = idle_release_seconds
         self.max_suspended_steps = max_suspended_steps

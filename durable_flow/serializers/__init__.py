@@ -11,9 +11,18 @@ from .codec import Codec
 from .json import JsonSerializer
 
 if TYPE_CHECKING:
+    from .jsonpickle import JsonPickleSerializer
     from .pickle import PickleSerializer
 
-__all__ = ["Codec", "JsonSerializer", "PickleSerializer", "Seal", "Serializer", "register_adapter"]
+__all__ = [
+    "Codec",
+    "JsonPickleSerializer",
+    "JsonSerializer",
+    "PickleSerializer",
+    "Seal",
+    "Serializer",
+    "register_adapter",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from .pickle import PickleSerializer
 
         return PickleSerializer
+    if name == "JsonPickleSerializer":
+        from .jsonpickle import JsonPickleSerializer
+
+        return JsonPickleSerializer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

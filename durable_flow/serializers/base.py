@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..errors import SerializationError
+
 MAX_PAYLOAD_BYTES = 32 * 1024 * 1024
 """How large an encoded event or value may be, unless a journal says otherwise."""
 
@@ -26,6 +28,17 @@ class Serializer(Protocol):
 
     def deserialize(self, data: bytes) -> Any:
         """Return the value that these bytes stand for. Raises DeserializationError."""
+
+
+def require_key(serializer: Serializer | None) -> Serializer | None:
+    """Return a serializer that a journal may use. Raises SerializationError for an unsafe one without a key."""
+    if getattr(serializer, "lacks_key", False):
+        raise SerializationError(
+            f"{type(serializer).__name__} needs a secret key, because unpickling data that somebody else wrote runs "
+            "their code: pass key=, or set the environment variable DURABLE_FLOW_SERIALIZER_KEY, the same for all "
+            "workers"
+        )
+    return serializer
 
 
 class Seal(Protocol):

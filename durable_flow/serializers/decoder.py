@@ -92,6 +92,11 @@ class Decoder:
                 f"stored data were written by the adapter {name!r}, which is not registered; call register_adapter "
                 "for it (import the module that does) before reading"
             )
+        if not self._registry.permits(adapter.cls):
+            raise DeserializationError(
+                f"stored data hold an object of class {name}, which is not among the allowed_types of this "
+                "JsonSerializer"
+            )
         return adapter.decode(self.decode(value))
 
     def _plan(self, cls: type) -> Plan:
@@ -115,7 +120,7 @@ class Decoder:
             if cls is None:
                 raise DeserializationError(
                     f"stored data hold an object of class {name}, which this program has not loaded; import the module "
-                    "that defines it before reading"
+                    "that defines it before reading, and name it if the serializer has allowed_types"
                 )
             self._classes[name] = cls
         return cls

@@ -61,6 +61,7 @@ class Encoder:
             return encode(self, value, level)
         adapter = adapter_of(cls)
         if adapter is not None:
+            self._registry.require_permitted(cls)
             return self._adapted(adapter, value, level)
         plan = self._registry.plan(cls)
         if plan is None:

@@ -29,12 +29,15 @@ class JsonSerializer:
     Not kept: fields with `exclude=True`, values of `functools.cached_property`, and that one object lay in two places.
 
     `types` are classes that are found before those which the program has loaded, and may be local to a function.
+    `allowed_types` closes the set of classes: besides durable_flow's own only these (and those that are named, as
+    "package.module.Class") are stored and built. Events of other classes are read as UnknownEvent, other objects are
+    refused.
     """
 
     codec = "json"
 
-    def __init__(self, types: Iterable[type] = ()):
-        self._registry = Registry(types)
+    def __init__(self, types: Iterable[type] = (), *, allowed_types: Iterable[type | str] | None = None):
+        self._registry = Registry(types, allowed_types)
         self._find_event = self._registry.find_event
         self._events: dict[type, ModelPlan] = {}
 

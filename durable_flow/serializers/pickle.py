@@ -1,6 +1,6 @@
 """The pickle serializer (opt-in): stores whatever pickle can, and reads nothing that its key has not signed.
 
-Nothing imports this module, and so `pickle`, unless PickleSerializer is asked for.
+Nothing imports this module, and so `pickle`, unless PickleSerializer or JsonPickleSerializer is asked for.
 """
 
 from __future__ import annotations
@@ -20,49 +20,75 @@ _MAC_BYTES = 32
 _PROTOCOL = 5  # all supported versions of Python read it
 
 
-class PickleSerializer:
-    """Stores values as pickles behind an HMAC-SHA256, which is verified before a byte is parsed.
+class Signature:
+    """Signs data with a key (HMAC-SHA256), and tells data that it has not signed; without a key it does neither."""
 
-    Unpickling runs code, so whoever has the key owns the processes that read the journal. `key` defaults to the
-    environment variable DURABLE_FLOW_SERIALIZER_KEY; text is taken as UTF-8. Raises SerializationError without a key.
-    """
+    def __init__(self, key: bytes | str | None):
+        if key is not None and not key:
+            raise SerializationError("the secret key is empty; pass one, or None for what a key is not needed for")
+        key = key or os.environ.get(KEY_VARIABLE) or None
+        self._key = key.encode() if isinstance(key, str) else key
 
-    codec = "pickle"
+    def __bool__(self) -> bool:
+        return self._key is not None
 
-    def __init__(self, key: bytes | str | None = None):
-        key = os.environ.get(KEY_VARIABLE, "") if key is None else key
-        if not key:
-            raise SerializationError(
-                "PickleSerializer needs a secret key, because unpickling data that somebody else wrote runs their "
-                f"code: pass key=, or set the environment variable {KEY_VARIABLE}, the same for all workers"
-            )
-        self._key = key.encode() if isinstance(key, str) else bytes(key)
+    def sign(self, data: bytes) -> bytes:
+        """Return the data behind their signature."""
+        return data if self._key is None else self._mac(self._key, data) + data
 
-    def serialize(self, value: Any) -> bytes:
-        """Return the HMAC and the pickle. Raises SerializationError for what cannot be pickled."""
-        try:
-            data = pickle.dumps(value, _PROTOCOL)
-        except Exception as error:  # pickle raises many kinds, and so do `__reduce__` and `__getstate__`
-            root = type(value).__name__ if isinstance(value, Event) else "value"
-            raise SerializationError(
-                f"{root}: cannot be pickled: {type(error).__name__}: {error}", path=root
-            ) from error
-        return self._mac(data) + data
-
-    def deserialize(self, data: bytes) -> Any:
-        """Return the value. Raises DeserializationError for data that were not written with this key."""
-        mac, pickled = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(pickled)):
+    def open(self, data: bytes) -> bytes:
+        """Return the data behind a signature. Raises DeserializationError if it is not of this key."""
+        if self._key is None:
+            return data
+        mac, signed = data[:_MAC_BYTES], data[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(self._key, signed)):
             raise DeserializationError(
                 f"{len(data)} bytes of stored pickle were written with another key, or changed since; nothing was "
                 "unpickled. Use the key that the journal was written with"
             )
-        try:
-            return pickle.loads(pickled)
-        except Exception as error:
-            raise DeserializationError(
-                f"{len(pickled)} bytes of stored pickle cannot be read: {type(error).__name__}: {error}"
-            ) from error
+        return signed
 
-    def _mac(self, data: bytes) -> bytes:
-        return hmac.digest(self._key, data, hashlib.sha256)
+    @staticmethod
+    def _mac(key: bytes, data: bytes) -> bytes:
+        return hmac.digest(key, data, hashlib.sha256)
+
+
+class PickleSerializer:
+    """Stores values as pickles behind an HMAC-SHA256, which is verified before a byte is parsed.
+
+    Unpickling runs code, so whoever has the key owns the processes that read the journal. `key` defaults to the
+    environment variable DURABLE_FLOW_SERIALIZER_KEY; text is taken as UTF-8. Without a key nothing is signed: then
+    `Context.to_dict` and `Context.from_dict` take it, for data that nobody else can write, and journals do not.
+    """
+
+    def __init__(self, key: bytes | str | None = None):
+        self._signature = Signature(key)
+        self.lacks_key = not self._signature
+        self.codec = "pickle.unsigned" if self.lacks_key else "pickle"
+
+    def serialize(self, value: Any) -> bytes:
+        """Return the HMAC and the pickle. Raises SerializationError for what cannot be pickled."""
+        return self._signature.sign(pickled(value))
+
+    def deserialize(self, data: bytes) -> Any:
+        """Return the value. Raises DeserializationError for data that were not written with this key."""
+        return unpickled(self._signature.open(data))
+
+
+def pickled(value: Any) -> bytes:
+    """Return a value as a pickle. Raises SerializationError."""
+    try:
+        return pickle.dumps(value, _PROTOCOL)
+    except Exception as error:  # pickle raises many kinds, and so do `__reduce__` and `__getstate__`
+        root = type(value).__name__ if isinstance(value, Event) else "value"
+        raise SerializationError(f"{root}: cannot be pickled: {type(error).__name__}: {error}", path=root) from error
+
+
+def unpickled(data: bytes) -> Any:
+    """Return the value of a pickle that may be trusted. Raises DeserializationError."""
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise DeserializationError(
+            f"{len(data)} bytes of stored pickle cannot be read: {type(error).__name__}: {error}"
+        ) from error

@@ -14,12 +14,18 @@ from .refusal import Refusal
 class Registry:
     """Finds classes by stored name: first those given explicitly, then all that the program has loaded.
 
+    `allowed`, if given, closes the set: classes, and names of classes, that alone may be stored and built.
+
     A name is used for writing only if it leads back to the same class at that moment, because reading could give an
     object of another class otherwise.
     """
 
-    def __init__(self, types: Iterable[type] = ()):
+    def __init__(self, types: Iterable[type] = (), allowed: Iterable[type | str] | None = None):
         self._own: dict[str, type] = {}
+        self._allowed: frozenset[type | str] | None = None
+        if allowed is not None:
+            self._allowed = frozenset(allowed)
+            types = (*types, *(cls for cls in self._allowed if isinstance(cls, type)))
         self._plans: dict[type, Plan | EnumPlan | None] = {}
         for cls in types:
             name = event_name(cls) if issubclass(cls, Event) else stored_name(cls)
@@ -29,19 +35,32 @@ class Registry:
                     f"{stored_name(cls)}; give one of them an event_name of its own"
                 )
 
+    def permits(self, cls: type) -> bool:
+        """Tell whether objects of this class may be stored and built: durable_flow's own always may."""
+        if self._allowed is None or cls in self._allowed or (cls.__module__ + ".").startswith("durable_flow."):
+            return True
+        return not self._allowed.isdisjoint((stored_name(cls), f"{cls.__module__}.{cls.__qualname__}"))
+
+    def require_permitted(self, cls: type) -> None:
+        """Raise Refusal for a class whose objects may not be stored."""
+        if not self.permits(cls):
+            raise Refusal(f"class {stored_name(cls)} is not among the allowed_types of this JsonSerializer")
+
     def find_event(self, name: str) -> type[Event] | None:
         """Return the event class that stored events of this name belong to."""
         found = self._own.get(name) or find_event_class(name) or (find_loaded(name) if ":" in name else None)
         if found is not None and issubclass(found, Event):
-            return found
+            return found if self.permits(found) else None
         return Event if name == "Event" else None  # the base class is the only one that did not register itself
 
     def find_class(self, name: str) -> type | None:
         """Return the class of this name ("module:qualname")."""
-        return self._own.get(name) or find_loaded(name)
+        found = self._own.get(name) or find_loaded(name)
+        return found if found is None or self.permits(found) else None
 
     def name_of_event(self, cls: type[Event]) -> str:
         """Return the name under which events of this class are stored. Raises Refusal."""
+        self.require_permitted(cls)
         for name in (event_name(cls), stored_name(cls)):
             if self.find_event(name) is cls:
                 return name
@@ -52,6 +71,7 @@ class Registry:
 
     def name_of_class(self, cls: type) -> str:
         """Return the name under which objects of this class are stored. Raises Refusal."""
+        self.require_permitted(cls)
         name = stored_name(cls)
         found = self.find_class(name)
         if found is cls:

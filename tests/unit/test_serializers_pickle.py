@@ -9,8 +9,11 @@ import sys
 import pytest
 from serializer_samples import Outer, SampleWork
 
+from durable_flow import Journal, StartEvent, StopEvent, Workflow, step
 from durable_flow.errors import DeserializationError, SerializationError
-from durable_flow.serializers import PickleSerializer
+from durable_flow.serializers import JsonPickleSerializer, JsonSerializer, PickleSerializer
+from durable_flow.serializers.base import require_key
+from durable_flow.serializers.pickle import Signature
 
 
 class Unlikely(Exception):
@@ -20,6 +23,12 @@ class Unlikely(Exception):
         return type(other) is Unlikely and other.args == self.args
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Flow(Workflow):
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        return StopEvent()
 
 
 class Bomb:
@@ -41,11 +50,45 @@ def test_values_come_back():
     assert serializer.codec == "pickle"
 
 
-def test_without_a_key_it_is_not_made(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_key_no_journal_is_written(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("DURABLE_FLOW_SERIALIZER_KEY", raising=False)
-    for key in (None, "", b""):
+    for make in (PickleSerializer, JsonPickleSerializer):
+        for key in ("", b""):
+            with pytest.raises(SerializationError, match="secret key is empty"):
+                make(key=key)
         with pytest.raises(SerializationError, match="pass key=, or set the environment variable"):
-            PickleSerializer(key=key)
+            Journal("memory://", serializer=make())
+        with pytest.raises(SerializationError, match="pass key=, or set the environment variable"):
+            Flow(serializer=make())
+        assert require_key(make(key="k")).codec == make(key="other").codec != make().codec
+
+
+def test_without_a_key_a_value_comes_back_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DURABLE_FLOW_SERIALIZER_KEY", raising=False)
+    for make in (PickleSerializer, JsonPickleSerializer):
+        assert make().deserialize(make().serialize({1: Unlikely("x")})) == {1: Unlikely("x")}
+        signed = make(key="k").serialize([1])
+        with pytest.raises(DeserializationError):
+            make().deserialize(signed)
+        with pytest.raises(DeserializationError):
+            make(key="k").deserialize(make().serialize([1]))
+        monkeypatch.setenv("DURABLE_FLOW_SERIALIZER_KEY", "k")
+        assert make().deserialize(signed) == [1]
+        monkeypatch.delenv("DURABLE_FLOW_SERIALIZER_KEY")
+
+
+def test_json_where_it_is_exact_and_pickle_for_the_rest():
+    serializer = JsonPickleSerializer(key="k")
+    readable, opaque = serializer.serialize({"n": (1, 2)}), serializer.serialize({"n": Unlikely("x")})
+    assert b'{"$tuple":[1,2]}' in readable
+    assert b"Unlikely" in opaque
+    assert serializer.deserialize(readable) == {"n": (1, 2)}
+    assert serializer.deserialize(opaque) == {"n": Unlikely("x")}
+    for data in (b"", b"x", JsonSerializer().serialize([1])):
+        with pytest.raises(DeserializationError, match="not written by JsonPickleSerializer"):
+            serializer.deserialize(Signature("k").sign(data))
+    with pytest.raises(SerializationError, match="cannot be pickled"):
+        serializer.serialize(lambda: 0)
 
 
 def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
