@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .context import Context
+from .context import Context, get_step_context
 from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
@@ -190,6 +190,7 @@ __all__ = [
     "WorkflowValidationError",
     "WriteOutcomeUnknown",
     "catch_error",
+    "get_step_context",
     "register_adapter",
     "retry_all",
     "retry_always",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
-from .context import Context
+from .context import Context, get_step_context
 from .state_store import DictState, InMemoryStateStore, StateStore
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "JsonSerializer",
     "PickleSerializer",
     "StateStore",
+    "get_step_context",
 ]
 
 

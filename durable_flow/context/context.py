@@ -315,7 +315,11 @@ class Context(Generic[StateT]):
     @property
     def is_running(self) -> bool:
         """Tell whether the run has begun and not ended; also for a saved state that goes on with the next run."""
-        return not isinstance(self._face, Outside) or self._face.is_running
+        face = self._face
+        if isinstance(face, Outside):
+            return face.is_running
+        run = self._run
+        return not isinstance(run, Beginning) and not run.closed
 
     async def running_steps(self) -> list[str]:
         """Return the names of the steps that are in flight in this process.
@@ -377,3 +381,6 @@ class Context(Generic[StateT]):
         face = self._outside_face("ctx.deserialize")
         face.replace(restored(face.next_beginning().program, data, serializer))
         return self
+
+
+get_step_context = Context.get_step_context

@@ -75,6 +75,10 @@ class Outside:
         if beginning is not None and (attachment is None or not (attachment.started or beginning.begun)):
             return beginning
         assert attachment is not None
+        if attachment.is_new and not attachment.started and attachment.beginning is None:
+            # Nobody has written to this run; what is written before it is there is its first state.
+            self._beginning = attachment.beginning = Beginning.of(attachment.program, {})
+            return self._beginning
         if beginning is not None and attachment.failure is not None and not beginning.begun:
             return beginning  # the run could not be started
         if attachment.found is not None:

@@ -38,6 +38,8 @@ class Attachment:
         self.run: Run | None = None
         self.outcome: Outcome | None = None
         self.failure: BaseException | None = None
+        # Whether no such run can have been there before.
+        self.is_new = False
         # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None
@@ -283,6 +285,11 @@ class Attachment:
 
     def live(self) -> Run:
         """Return the live run, also one that has ended while this attachment was held."""
+        if self.run is None and not self._begun:
+            raise ContextStateError(
+                f"where run {self.run_id} stands is not known yet: it is being looked up. Its context can be used once "
+                "its first event has come from handler.stream_events(), or it has ended"
+            )
         if self.run is None:
             raise ContextStateError(
                 f"run {self.run_id} is not live in this process; read its state with Journal.state({self.run_id!r})"

@@ -123,6 +123,7 @@ def _returned(run: Run, execution: Execution, events: Sequence[Event]) -> StepRe
 
 
 async def _raised(run: Run, execution: Execution, task: Task, error: BaseException) -> None:
+    current_execution.set(None)  # the retry policy is no part of the step
     await execution.calls_settled()
     if run.closed:
         return

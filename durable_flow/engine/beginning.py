@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..incoming import ImportRequested, StartRequested
@@ -13,6 +13,7 @@ from .clock import new_uid
 from .live import LiveContext
 
 if TYPE_CHECKING:
+    from ..serializers.codec import Codec
     from ..state import RunState
     from .program import Program
     from .run import Run
@@ -79,6 +80,19 @@ def first_facts(start: StartRequested | ImportRequested) -> list[Any]:
     if isinstance(start, StartRequested):
         return list(start.context)
     return [StateImported(start.parent, start.seq, start.state), *start.context]
+
+
+def same_facts(codec: Codec, recorded: Collection[Any], given: Collection[Any]) -> bool:
+    """Tell whether a run began with the same facts, in whatever order the values were set."""
+    if set(recorded) == set(given):
+        return True
+    # Codecs other than JSON are not canonical: equal values may have other bytes.
+    one, other = (
+        ({f.key: codec.decode_value(f.value) for f in facts if isinstance(f, ContextSet)},
+         {f for f in facts if not isinstance(f, ContextSet)})
+        for facts in (recorded, given)
+    )  # fmt: skip
+    return one == other
 
 
 def _changes(

@@ -32,7 +32,7 @@ from ..logs import fields, said
 from ..records import ContextDeleted, ContextSet, EncodedValue, Record, RunCompleted
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, RUNNING, TIMED_OUT, RunState
 from .attachment import Attachment
-from .beginning import Beginning, first_facts
+from .beginning import Beginning, first_facts, same_facts
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
 from .heart import Heart, Moment
@@ -155,7 +155,7 @@ class Engine:
         context value that cannot be encoded.
         """
         attachment = Attachment(self, program, run_id or new_run_id())
-        attachment.beginning = beginning
+        attachment.beginning, attachment.is_new = beginning, run_id is None
         encoded = None if event is None else program.codec.encode_event(event)
         targets = () if event is None else program.targets(event)
         start: StartRequested | ImportRequested
@@ -435,8 +435,9 @@ class Engine:
             return
         recorded = [record.fact for record in await self.store.read(run, after=1, to=len(given) + 2)]
         more = recorded[len(given) :]
-        # In whatever order the values were set.
-        if set(recorded[: len(given)]) != set(given) or (more and isinstance(more[0], ContextSet | ContextDeleted)):
+        if not same_facts(attachment.program.codec, recorded[: len(given)], given) or (
+            more and isinstance(more[0], ContextSet | ContextDeleted)
+        ):
             raise self._conflict(attachment, "that began with another context")
 
     def _conflict(self, attachment: Attachment, what: str) -> RunConflictError:
