@@ -208,10 +208,11 @@ def undisturbed(name: str, scenario: Scenario) -> tuple[Counter[Any], Counter[An
     return _BASE[name]
 
 
-def simulation(scenario: Scenario, seed: int, crashes: int) -> Simulation:
+def simulation(scenario: Scenario, seed: int, crashes: int, goes_on: Simulation | None = None) -> Simulation:
     return Simulation(
-        scenario.workflow, seed=seed, crashes=crashes, human=human(), tasks=scenario.tasks, more=scenario.more
-    )
+        scenario.workflow, seed=seed, crashes=crashes, human=human(), goes_on=goes_on, tasks=scenario.tasks,
+        more=scenario.more,
+    )  # fmt: skip
 
 
 def violations(name: str, scenario: Scenario, seed: int) -> set[str]:

@@ -17,7 +17,15 @@ from durable_flow.engine.execution import Execution
 from durable_flow.engine.run import Run
 from durable_flow.errors import AlreadyAnsweredError, RunFenced
 from durable_flow.fold import evolve, fold
-from durable_flow.incoming import EffectsCommitted, Incoming, ResumeRequested, StartRequested, StepRaised, StepReturned
+from durable_flow.incoming import (
+    EffectsCommitted,
+    ImportRequested,
+    Incoming,
+    ResumeRequested,
+    StartRequested,
+    StepRaised,
+    StepReturned,
+)
 from durable_flow.journal.protocol import Append, Claim
 from durable_flow.program import WorkflowProgram
 from durable_flow.records import (
@@ -33,6 +41,7 @@ from durable_flow.records import (
 )
 from durable_flow.serializers.codec import Codec
 from durable_flow.serializers.json import JsonSerializer
+from durable_flow.snapshot import encode_state
 from durable_flow.state import RunState, Wait
 from durable_flow.steps import step_table
 
@@ -178,7 +187,8 @@ class WatchedProgram(WorkflowProgram):
     def call(self, step: str, event: Event, execution: Any, given: Any = None) -> Any:
         assert isinstance(execution, Execution)
         watch = execution.run.watch  # type: ignore[attr-defined]
-        if execution.task_id.seq > len(execution.run.store.records):  # type: ignore[attr-defined]
+        store = execution.run.store
+        if execution.task_id.seq > store.state.offset + len(store.records):  # type: ignore[attr-defined]
             watch.broken["started before its event was durable"] += 1
         read, visible_keys, collect = execution.read, execution.visible_keys, execution.collect
 
@@ -210,7 +220,11 @@ class Human:
 
 
 class Simulation:
-    """Drives one run of a workflow. `crashes` kills it that often at random points, at most."""
+    """Drives one run of a workflow. `crashes` kills it that often at random points, at most.
+
+    `goes_on` is a simulation whose run was given up: this one begins with what is durable of it, at the same time and
+    in the same world.
+    """
 
     def __init__(
         self,
@@ -223,6 +237,7 @@ class Simulation:
         idle_release_seconds: float | None = None,
         takeovers: bool = True,
         slow: bool | None = None,
+        goes_on: Simulation | None = None,
         **arguments: Any,
     ):
         self.rng = random.Random(seed)
@@ -240,6 +255,9 @@ class Simulation:
         self.lives = 0
         self.errors: list[BaseException] = []
         self.killed_at: list[str] = []
+        self._imported = goes_on.state if goes_on is not None else None
+        if goes_on is not None:
+            self.loop.now, self.world = goes_on.loop.now, goes_on.world
         self._arguments = arguments
         self._idle_release_seconds = idle_release_seconds
         self._until: Callable[[], bool] = lambda: False
@@ -427,7 +445,8 @@ class Simulation:
         if self.lives == 1:
             claim, state, event = self._create()
             run = self._new_run(claim, state)
-            run.keep_live(*event)
+            if event is not None:
+                run.keep_live(*event)
             run.begin()
             return
         claim = self.store.claim()
@@ -440,16 +459,22 @@ class Simulation:
         else:
             run.begin()
 
-    def _create(self) -> tuple[Claim, RunState, tuple[EncodedEvent, Event, tuple[str, ...]]]:
-        event = self.program.table.start_event_class(**self._arguments)
-        encoded, targets = self.codec.encode_event(event), self.program.targets(event)
-        start = StartRequested("Simulated", UID, self.program.shape, None, encoded, targets)
+    def _create(self) -> tuple[Claim, RunState, tuple[EncodedEvent, Event, tuple[str, ...]] | None]:
+        start: StartRequested | ImportRequested
+        live = None
+        if self._imported is not None:
+            seq, imported = self._imported.seq, encode_state(self._imported)
+            start = ImportRequested("Simulated", UID[::-1], self.program.shape, None, UID, seq, imported)
+        else:
+            event = self.program.table.start_event_class(**self._arguments)
+            live = self.codec.encode_event(event), event, self.program.targets(event)
+            start = StartRequested("Simulated", UID, self.program.shape, None, live[0], live[2])
         state, records = RunState(), []
         facts = decide(state, start)
         for at, fact in enumerate(facts, 1):
             records.append(Record(at, self.store.now(), at == len(facts), fact))
             evolve(state, records[-1])
-        return self.store.create(records), state, (encoded, event, targets)
+        return self.store.create(records), state, live
 
     def _new_run(self, claim: Claim, state: RunState) -> Run:
         run = Run(
@@ -520,7 +545,8 @@ class Simulation:
         assert fold(records) == self.state
         at = self.rng.randrange(len(records))
         assert fold(records[at:], fold(records[:at])) == self.state
-        assert [item[0] for item in self.store.stream] == list(range(1, len(self.store.stream) + 1))
+        first = 1 if self._imported is None else self._imported.position + 1
+        assert [item[0] for item in self.store.stream] == list(range(first, first + len(self.store.stream)))
         ended = Counter(r.fact.task for r in records if isinstance(r.fact, StepCompleted))
         assert all(n == 1 for n in ended.values()), "a task completed twice"
 
