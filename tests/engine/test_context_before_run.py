@@ -467,6 +467,20 @@ def test_a_run_goes_on_in_another_loop_with_what_it_began_with(url: str):
     assert asyncio.run(goes_on()) == ["hello", "you"]
 
 
+def test_one_context_serves_the_runs_of_several_loops(url: str):
+    flow = Turn(url)
+    ctx = Context(flow)
+
+    async def turn(say: str) -> Any:
+        async with ctx.lock:
+            return await flow.run(ctx=ctx, say=say)
+
+    results = [asyncio.run(turn("one"))]
+    ctx.data["said"].append("between")
+    results.append(asyncio.run(turn("two")))
+    assert results == [["one"], ["one", "between", "two"]]
+
+
 async def test_a_run_of_another_process_shows_its_values_once_it_has_ended(url: str):
     first = Turn(url)
     first.hold = asyncio.Event()
