@@ -34,6 +34,10 @@ class ContextData(dict[str, Any]):
         else:
             dict.__setitem__(self, key, value)
 
+    def forget(self) -> None:
+        """Hold no values any more; they are to be shown anew."""
+        dict.clear(self)
+
     def shows(self, face: object) -> bool:
         """Tell whether this is a view of what `face` sees."""
         return self._face is face

@@ -65,6 +65,8 @@ class Outside:
         self.alone: Alone | None = None
         self._beginning = beginning
         self._found: Beginning | None = None
+        if beginning is not None:
+            beginning.face = self
 
     @property
     def run(self) -> Run | Beginning:
@@ -78,12 +80,14 @@ class Outside:
         if attachment.is_new and not attachment.started and attachment.beginning is None:
             # Nobody has written to this run; what is written before it is there is its first state.
             self._beginning = attachment.beginning = Beginning.of(attachment.program, {})
+            self._beginning.face = self
             return self._beginning
         if beginning is not None and attachment.failure is not None and not beginning.begun:
             return beginning  # the run could not be started
         if attachment.found is not None:
             if self._found is None:
                 self._found = Beginning.of(attachment.program, attachment.found.context)
+                self._found.face = self
             return self._found
         return attachment.live()
 
@@ -100,18 +104,16 @@ class Outside:
         return self.attachment.failure is None and (outcome is None or outcome.status == NEEDS_ATTENTION)
 
     def belong_to(self, attachment: Attachment) -> None:
-        """Become the context of a run; views of the values from before show those of the run."""
-        views = self._views()
+        """Become the context of a run."""
         self.attachment, self._beginning, self._found = attachment, attachment.beginning, None
-        if self._beginning is not None:
-            for view in views:
-                self.show(view)
 
     def replace(self, beginning: Beginning) -> None:
         """Hold what the next run begins with instead of what is held now."""
-        views = self._views()
+        views = self.run.live.views_of(self)
+        beginning.face = self
         self.attachment, self._beginning, self._found, self.alone = None, beginning, None, None
         for view in views:
+            view.forget()
             self.show(view)
 
     def next_beginning(self) -> Beginning:
@@ -134,7 +136,7 @@ class Outside:
                 f"events were sent by this Context before it belonged to a run, and no run would get them: {names}. "
                 "Send them once the run has begun; for a run take another Context than for a step that is called alone."
             )
-        return place if isinstance(place, Beginning) else Beginning(place.program, place.live)
+        return place if isinstance(place, Beginning) else Beginning(place.program, place.live, face=self)
 
     def read(self, key: str, default: Any = REQUIRED) -> Any:
         """Return the live value of a key; KeyError without a default."""
@@ -239,15 +241,9 @@ class Outside:
             if not self.lasting:
                 raise ContextStateError(f"run {self.run.run_id} has ended; its context cannot be changed any more")
             beginning = self.next_beginning()
-            beginning.live = beginning.live.taken_over(beginning.program.codec)
+            beginning.live = beginning.live.taken_over(beginning.program.codec, self)
             self.replace(beginning)
         return self.run
-
-    def _views(self) -> list[Mirror]:
-        attachment = self.attachment
-        if attachment is not None and attachment.started and attachment.run is None and attachment.found is None:
-            return []  # of a run that is not live here there are no views
-        return [view for view in self.run.live.mirrors if view.shows(self)]
 
 
 def require_startable(ctx: object, run_id: str | None) -> tuple[Outside, Beginning | None]:

@@ -23,13 +23,14 @@ class Beginning:
     """The state of a Context that belongs to no run, with the locks that a run has for its own.
 
     `unfinished` is the state that a run goes on from; None: the run starts anew and only takes the values over. The
-    live objects stay what they are when a run of this process begins with them.
+    live objects stay what they are when a run of this process begins with them. `face` is who has views of them.
     """
 
     run_id = "(not started)"
 
-    def __init__(self, program: Program, live: LiveContext, unfinished: RunState | None = None):
+    def __init__(self, program: Program, live: LiveContext, unfinished: RunState | None = None, *, face: object = None):
         self.program = program
+        self.face = face
         self.live = live
         self.unfinished = unfinished
         self.lock = asyncio.Lock()
@@ -54,7 +55,7 @@ class Beginning:
         `event` is None for a run that goes on. Raises SerializationError for a value that cannot be encoded any more.
         """
         self.program = program
-        self.live = self.live.taken_over(program.codec)
+        self.live = self.live.taken_over(program.codec, self.face)
         self._given = self.live.encoded()
         if self.unfinished is None:
             assert event is not None

@@ -40,6 +40,9 @@ class Mirror(Protocol):
     def mirror(self, key: str) -> None:
         """Take over what is now seen of a key."""
 
+    def forget(self) -> None:
+        """Hold no values any more."""
+
     def shows(self, face: object) -> bool:
         """Tell whether this is a view of what `face` sees."""
 
@@ -120,10 +123,10 @@ class LiveContext:
         encoded = self._codec.encode_event(event)
         return encoded, event if self.whole_reads == before else self._codec.decode_event(encoded)
 
-    def taken_over(self, codec: Codec) -> LiveContext:
+    def taken_over(self, codec: Codec, face: object = None) -> LiveContext:
         """Return a context of the same objects, each with its encoding of now, by this codec.
 
-        Raises SerializationError for a value that cannot be encoded.
+        The views of `face` are of that one from now on. Raises SerializationError for a value that cannot be encoded.
         """
         other = LiveContext(codec, {})
         same = codec.serializer.codec == self._codec.serializer.codec
@@ -136,7 +139,14 @@ class LiveContext:
             assert entry is not None
             kept = same and not entry.mutable
             other.set(key, entry.value, entry.encoded if kept else codec.encode_value(entry.value, key))
+        for view in self.views_of(face):
+            other.mirrors.add(view)
+            self.mirrors.discard(view)
         return other
+
+    def views_of(self, face: object) -> list[Mirror]:
+        """Return the views of what `face` sees."""
+        return [view for view in self.mirrors if view.shows(face)]
 
     def encoded(self) -> dict[str, EncodedValue]:
         """Return the visible encodings by key."""

@@ -182,7 +182,14 @@ async def test_a_run_begins_with_its_values(journal: Journal):
 
 
 async def test_the_objects_stay_the_same_ones(journal: Journal):
-    flow = Turn(journal)
+    class Counts(Turn):
+        @step
+        async def answer(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.data["said"].append(ev.get("say"))
+            ctx.data["turns"] = ctx.data.get("turns", 0) + 1
+            return StopEvent()
+
+    flow = Counts(journal)
     ctx = Context(flow)
     said = ctx.data["said"] = ["hello"]
     view = ctx.data
@@ -190,7 +197,12 @@ async def test_the_objects_stay_the_same_ones(journal: Journal):
     assert said == ["hello", "again"]
     assert ctx.data["said"] is said
     assert view["said"] is said
-    assert json.dumps(view) == '{"said": ["hello", "again"]}'
+    assert json.dumps(view) == '{"said": ["hello", "again"], "turns": 1}'
+    await flow.run(ctx=ctx, say="and again")
+    assert json.dumps(view) == '{"said": ["hello", "again", "and again"], "turns": 2}'
+    view["said"] = ["new"]
+    del view["turns"]
+    assert json.dumps(view) == json.dumps(ctx.data) == '{"said": ["new"]}'
 
 
 async def test_changes_in_place_before_the_run_are_in_its_journal(journal: Journal):
