@@ -37,9 +37,16 @@ class JsonSerializer:
     codec = "json"
 
     def __init__(self, types: Iterable[type] = (), *, allowed_types: Iterable[type | str] | None = None):
-        self._registry = Registry(types, allowed_types)
+        self._types = tuple(types)
+        self._allowed = None if allowed_types is None else tuple(allowed_types)
+        self._registry = Registry(self._types, self._allowed)
         self._find_event = self._registry.find_event
         self._events: dict[type, ModelPlan] = {}
+
+    def with_types(self, *classes: type) -> JsonSerializer:
+        """Return a serializer that finds these classes too, and allows them if the set is closed."""
+        allowed = None if self._allowed is None else (*self._allowed, *classes)
+        return JsonSerializer((*self._types, *classes), allowed_types=allowed)
 
     def serialize(self, value: Any) -> bytes:
         """Return the value as JSON text. Raises SerializationError with the path to what cannot be stored exactly."""

@@ -97,3 +97,18 @@ def test_classes_of_the_set_may_be_local():
 
 def test_without_a_set_everything_that_is_loaded_is_found():
     assert JsonSerializer().deserialize(JsonSerializer().serialize(VALUES)) == VALUES
+
+
+def test_a_set_can_be_widened():
+    class Local(BaseModel):
+        n: int
+
+    closed = JsonSerializer(allowed_types=[Point])
+    wider = closed.with_types(Local, Color)
+    assert wider.deserialize(wider.serialize([Point(1), Local(n=1), Color.RED])) == [Point(1), Local(n=1), Color.RED]
+    with pytest.raises(SerializationError, match="Color is not among"):
+        closed.serialize(Color.RED)
+    with pytest.raises(SerializationError, match="Model is not among"):
+        wider.serialize(Model())
+    found = JsonSerializer().with_types(Local)
+    assert found.deserialize(found.serialize([Local(n=1), Model()])) == [Local(n=1), Model()]
