@@ -214,6 +214,7 @@ def _imported(state: RunState, fact: StateImported) -> None:
     for name in _INHERITED:
         setattr(state, name, getattr(imported, name))
     state.offset = imported.offset + imported.seq - state.seq
+    state.streamed_before = imported.position
 
 
 # All but what the run is by itself, where it stands in its own journal, and checkpoints, which are places in the other.
@@ -223,7 +224,7 @@ _INHERITED = tuple(
     if field.name
     not in {
         *("workflow", "uid", "shape", "arguments", "seq", "boundary", "offset", "epoch", "claims", "created_at"),
-        *("last_at", "active", "checkpoints"),
+        *("last_at", "active", "checkpoints", "streamed_before"),
     }
 )
 

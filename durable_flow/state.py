@@ -97,7 +97,8 @@ class RunState:
     in the order of their events, and by the time of their next attempt. `claims` counts the claims from
     workers that were gone, since anything else happened. Tasks, effects, timers and waits are numbered by `offset` plus
     the seq of their record: in a run that goes on from the state of another one as if that one's journal went on, so
-    that nothing new has the number of something imported.
+    that nothing new has the number of something imported. `position` is that of the last stream item, going on in the
+    same way, and `streamed_before` that of the last one which only the other run has.
     """
 
     workflow: str = ""
@@ -129,6 +130,7 @@ class RunState:
     answered: dict[str, str] = field(default_factory=dict)
     timers: dict[int, Timer] = field(default_factory=dict)
     position: int = 0
+    streamed_before: int = 0
     unhandled: list[str] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)
     steps_completed: int = 0

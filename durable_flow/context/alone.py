@@ -13,6 +13,7 @@ from ..engine.live import held_by_caller
 from ..engine.routing import route
 from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
+from ..retry_policy import RetryInfo
 
 if TYPE_CHECKING:
     from ..engine.beginning import Beginning
@@ -102,6 +103,10 @@ class Alone:
         """Return a key that is the same for every call with this name."""
         text = f"{self._beginning.program.name}:{name or ''}"
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def retry_info(self) -> RetryInfo:
+        """Return what a first attempt is told."""
+        return RetryInfo(0, 0.0, None, None)
 
     def _refuse_lock(self, what: str) -> None:
         where = held_by_caller(self._beginning)

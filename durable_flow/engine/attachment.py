@@ -181,6 +181,8 @@ class Attachment:
             await self.ready()
             while True:
                 ended = self.outcome is not None or self.failure is not None
+                if self.run is not None and after < self.run.state.streamed_before:
+                    after = self.run.state.streamed_before
                 rows = self.run.tail.after(after) if self.run is not None else None
                 if rows is None and self.key is not None:
                     rows = await self._stored_rows(self.key, after, wait=not ended)

@@ -93,7 +93,7 @@ class Internals:
                     if fact.k is None and fact.task is not None:
                         outputs.append(_class_name(fact.event.name))
                     for step in fact.targets:
-                        self._queued.append(TaskId(record.seq, step))
+                        self._queued.append(TaskId(self._run.state.offset + record.seq, step))
                     if not fact.targets and fact.answers is None and fact.event not in asked:
                         self._unhandled.append(fact)
                 case StepCompleted():

@@ -29,6 +29,7 @@ from durable_flow import (
     Workflow,
     step,
 )
+from durable_flow.events import StepState, StepStateChanged
 from durable_flow.records import EventEmitted, RunStarted, StateImported, StepFailed
 from durable_flow.serializers import JsonPickleSerializer
 
@@ -172,6 +173,27 @@ async def test_arguments_are_dropped_with_a_warning(journal: Journal):
         again = flow.run(ctx=Context.from_dict(flow, data), start_event=StartEvent())
     await again.cancel_run()
     assert flow.ran == ["ask"]
+
+
+async def test_those_who_listen_see_the_steps_that_go_on(journal: Journal):
+    flow = Asking(journal=journal)
+    handler = flow.run()
+    await question(handler)
+    data = handler.ctx.to_dict()
+    await handler.cancel_run()
+    again = flow.run(ctx=Context.from_dict(flow, data))
+    changes = []
+
+    async def listen() -> None:
+        async for event in again.stream_events(expose_internal=True):
+            if isinstance(event, StepStateChanged):
+                changes.append((event.name, event.step_state))
+
+    listening = asyncio.create_task(listen())
+    await until(journal.pending)
+    again.ctx.send_event(Answer(text="yes"))
+    await listening
+    assert changes == [("answered", StepState.RUNNING), ("answered", StepState.NOT_RUNNING)]
 
 
 async def test_values_changed_before_it_goes_on_are_the_new_ones(journal: Journal):

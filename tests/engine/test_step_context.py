@@ -162,6 +162,7 @@ IN_A_STEP: dict[str, Use] = {
     "sleep": lambda ctx: ctx.sleep(1),
     "checkpoint": lambda ctx: ctx.checkpoint("here"),
     "idempotency_key": lambda ctx: ctx.idempotency_key(),
+    "retry_info": lambda ctx: ctx.retry_info(),
 }
 ANYWHERE: dict[str, Use] = {
     "data": lambda ctx: ctx.data["n"],

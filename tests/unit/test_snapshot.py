@@ -40,7 +40,7 @@ A, B = task("a"), task("b")
 
 # What a run is by itself, and where it stands in its own journal.
 OWN = {"workflow", "uid", "shape", "arguments", "seq", "boundary", "offset", "epoch", "claims", "created_at", "last_at"}
-OWN |= {"checkpoints"}
+OWN |= {"checkpoints", "streamed_before"}
 
 
 # -- The codec ---------------------------------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_the_budget_goes_on_and_the_time_in_between_does_not_count():
 
 def test_stream_positions_go_on():
     state = given((NEW, imported(started("a"), published(1, "x", "y", by=A))), published(3, "z", by=A, k=2)).state
-    assert state.position == 3
+    assert (state.position, state.streamed_before) == (3, 2)
 
 
 def test_checkpoints_are_places_in_the_journal_that_has_them():

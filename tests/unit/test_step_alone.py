@@ -217,6 +217,10 @@ def test_each_context_is_alone(flow: Flow, ctx: Context):
     assert Context(flow).sent_events == []
 
 
+def test_it_is_in_its_first_attempt(ctx: Context):
+    assert ctx.retry_info() == (0, 0.0, None, None)
+
+
 def test_it_has_no_run(ctx: Context):
     with pytest.raises(ContextStateError, match=r"belongs to no run yet: handler = flow\.run\(ctx=ctx\)"):
         ctx.run_id  # noqa: B018
