@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,3 +11,14 @@ if TYPE_CHECKING:
 
 current_execution: ContextVar[Execution | FromThread | None] = ContextVar("current_execution", default=None)
 """The execution of the step that runs, also in the tasks and threads that it starts; None outside any step."""
+
+
+def outside_of_steps() -> Context:
+    """Return a copy of the current context in which no step runs.
+
+    What the engine begins because of a step and goes on with runs in one: it is no part of that step, and would keep
+    it in memory.
+    """
+    context = copy_context()
+    context.run(current_execution.set, None)
+    return context

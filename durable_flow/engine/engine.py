@@ -35,6 +35,7 @@ from .attachment import Attachment
 from .beginning import Beginning, first_facts, same_facts
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
+from .current import outside_of_steps
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
@@ -591,7 +592,7 @@ class Engine:
         """
         if self._heart is None:
             if self._opening is None or self._opening.done():
-                self._opening = self.loop.create_task(self._open())
+                self._opening = self.loop.create_task(self._open(), context=outside_of_steps())
             await asyncio.shield(self._opening)
         assert self._heart is not None
         while self._heart.lapsed():
@@ -660,7 +661,7 @@ class Engine:
 
     def in_background(self, work: Any) -> asyncio.Task[Any]:
         """Do something that the engine waits for when it closes."""
-        task = self.loop.create_task(work)
+        task = self.loop.create_task(work, context=outside_of_steps())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task

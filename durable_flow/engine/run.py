@@ -57,6 +57,7 @@ from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
 from .answers import Answers
 from .attempt import make_attempt
 from .clock import MICROSECONDS, Clock
+from .current import outside_of_steps
 from .drafts import Drafts
 from .execution import Execution
 from .internal import Internals, Listener
@@ -151,6 +152,8 @@ class Run:
         self.acted_at = state.last_at
         # Why it was dropped, if it was.
         self.error: BaseException | None = None
+        # Turns run in it, whoever asks for them, and each step in a copy.
+        self._context = outside_of_steps()
         self._idle_release_seconds = idle_release_seconds
         self._inbox: list[tuple[Incoming, Reply | None]] = []
         self._append: asyncio.Future[None] | None = None
@@ -266,7 +269,7 @@ class Run:
     def _turn_soon(self) -> None:
         if not self._scheduled and not self._appending:
             self._scheduled = True
-            self.loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn, context=self._context)
 
     def _turn(self) -> None:
         self._scheduled = False

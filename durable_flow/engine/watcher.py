@@ -13,6 +13,7 @@ from ..journal.protocol import RunRow, is_at_rest
 from ..logs import fields, said
 from .attachment import Attachment
 from .claims import is_claimable
+from .current import outside_of_steps
 from .heart import PULSE_SECONDS
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Watcher:
     def start(self) -> None:
         """Look at the database again and again, as long as there is anything to look after."""
         if self._poller is None or self._poller.done():
-            self._poller = self._engine.loop.create_task(self._poll())
+            self._poller = self._engine.loop.create_task(self._poll(), context=outside_of_steps())
 
     def _hear(self, runs: Collection[int] | None) -> None:
         if runs is None:

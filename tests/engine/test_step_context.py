@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import json
 from collections.abc import Awaitable, Callable
@@ -92,6 +93,46 @@ async def test_each_step_has_its_own_also_in_what_it_starts(journal: Journal):
     context = (await journal.state("r")).context
     assert len({value for key, value in context.items() if key.startswith("task")}) == 5
     assert all(value == "r" for key, value in context.items() if key.startswith("plain"))
+
+
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="nobody")
+
+
+async def test_context_variables_come_from_the_caller_and_not_from_another_step(journal: Journal):
+    class Chain(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> Note:
+            seen = VARIABLE.get()
+            VARIABLE.set("the first step")
+            await ctx.checkpoint("here")
+            return Note(text=seen)
+
+        @step
+        async def second(self, ctx: Context, ev: Note) -> StopEvent:
+            return StopEvent(result=[ev.text, VARIABLE.get()])
+
+    VARIABLE.set("the caller")
+    assert await Chain(journal=journal).run() == ["the caller", "the caller"]
+
+
+async def test_a_step_is_not_inside_the_lock_that_another_step_holds(journal: Journal):
+    class Locks(Workflow):
+        @step
+        async def holds(self, ctx: Context, ev: StartEvent) -> Note | None:
+            async with ctx.lock:
+                ctx.send_event(Note(text="x"))
+                await ctx.checkpoint("sent")
+                await slept.wait()
+            return None
+
+        @step
+        async def sleeps(self, ctx: Context, ev: Note) -> StopEvent:
+            await ctx.sleep(0)
+            slept.set()
+            return StopEvent(result="ok")
+
+    slept = asyncio.Event()
+    assert await Locks(journal=journal).run() == "ok"
 
 
 async def test_it_is_typed_as_the_workflows_state_is(journal: Journal):
