@@ -8,9 +8,9 @@ from . import serializers as _serializers
 from .context.serializers import BaseSerializer, JsonSerializer
 
 if TYPE_CHECKING:
-    from .context.serializers import PickleSerializer
+    from .context.serializers import JsonPickleSerializer, PickleSerializer
 
-__all__ = ["BaseSerializer", "JsonSerializer", "PickleSerializer"]
+__all__ = ["BaseSerializer", "JsonPickleSerializer", "JsonSerializer", "PickleSerializer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,13 +11,14 @@ from .context import Context, get_step_context
 from .state_store import DictState, InMemoryStateStore, StateStore
 
 if TYPE_CHECKING:
-    from ..serializers import PickleSerializer
+    from ..serializers import JsonPickleSerializer, PickleSerializer
 
 __all__ = [
     "BaseSerializer",
     "Context",
     "DictState",
     "InMemoryStateStore",
+    "JsonPickleSerializer",
     "JsonSerializer",
     "PickleSerializer",
     "StateStore",

@@ -10,10 +10,11 @@ from ..serializers.base import Serializer as BaseSerializer
 from ..utils import get_qualified_name, import_module_from_qualified_name
 
 if TYPE_CHECKING:
-    from ..serializers import PickleSerializer
+    from ..serializers import JsonPickleSerializer, PickleSerializer
 
 __all__ = [
     "BaseSerializer",
+    "JsonPickleSerializer",
     "JsonSerializer",
     "PickleSerializer",
     "get_qualified_name",
