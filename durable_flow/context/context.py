@@ -60,12 +60,11 @@ class Context(Generic[StateT]):
         previous_context: Mapping[str, Any] | None = None,
         serializer: Serializer | None = None,
     ):
-        try:
-            program = workflow._durable_program_now()
-        except AttributeError:
+        if isinstance(workflow, type) or not hasattr(workflow, "_durable_program_now"):
             raise WorkflowRuntimeError(
                 f"Context takes an instance of a Workflow, not {workflow!r}; inside a step use the one that it is given"
-            ) from None
+            )
+        program = workflow._durable_program_now()
         if previous_context is None:
             beginning = Beginning.of(program, {})
         else:
