@@ -14,6 +14,7 @@ from ..records import EncodedEvent, EventEmitted
 from ..state import Task
 from . import narration
 from .answers import answer_schema
+from .current import current_execution
 from .execution import Execution
 from .failure import after_failure, describe
 from .threads import FromThread
@@ -34,9 +35,13 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             narration.step_began(execution, event)
         given = await run.program.inject(step, run.run_id) if step in run.program.injected_steps else None
         if step in run.program.sync_steps:
-            result = await asyncio.to_thread(run.program.call, step, event, FromThread(execution), given)
+            thread = FromThread(execution)
+            current_execution.set(thread)
+            result = await asyncio.to_thread(run.program.call, step, event, thread, given)
         else:
+            current_execution.set(execution)
             result = await run.program.call(step, event, execution, given)
+        current_execution.set(None)
         try:
             events = run.program.emitted(step, result)
         except WorkflowRuntimeError as error:
