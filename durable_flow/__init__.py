@@ -58,7 +58,7 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -121,6 +121,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyAnsweredError",
+    "ChildInfo",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",

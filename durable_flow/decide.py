@@ -8,6 +8,8 @@ from typing import assert_never
 from .incoming import (
     AttentionNeeded,
     CancelRequested,
+    ChildAsks,
+    ChildOver,
     EffectsCommitted,
     EventReceived,
     Incoming,
@@ -21,6 +23,8 @@ from .incoming import (
     WaitDue,
 )
 from .records import (
+    ChildAsked,
+    ChildEnded,
     EventEmitted,
     Fact,
     MessageReceived,
@@ -101,6 +105,16 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             wait = state.waits.get(incoming.wait_id)
             if wait is not None and wait.is_open:
                 facts.append(WaitTimedOut(incoming.wait_id))
+        case ChildAsks():
+            child = state.children.get(incoming.child)
+            if child is not None and not child.ended_at and incoming.position > child.asked:
+                facts.append(ChildAsked(incoming.child, incoming.position))
+                first = state.position + 1
+                facts.append(StreamPublished(first, ("",), None, 0, 0, (incoming.prompt,), incoming.wait_id))
+        case ChildOver():
+            child = state.children.get(incoming.child)
+            if child is not None and not child.ended_at:
+                facts.append(ChildEnded(incoming.child, incoming.status))
         case TimeIsUp():
             _add_drafts(state, facts, incoming.drafts)
             facts.append(RunTimedOut(incoming.message))
@@ -117,7 +131,9 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if state.ended in (FAILED, TIMED_OUT) or (state.attention and not state.ended):
                 facts.append(RunResumed(incoming.by))
         case StartRequested():
-            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
+            facts.append(
+                RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments, incoming.parent)
+            )
             facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
         case _:
             assert_never(incoming)

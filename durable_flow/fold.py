@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, assert_never
 from .records import (
     CALL,
     CHECKPOINT,
+    CHILD,
     COLLECT,
     SENT,
     SLEEP,
@@ -17,6 +18,9 @@ from .records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildAsked,
+    ChildEnded,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
@@ -46,7 +50,7 @@ from .records import (
     WaitOpened,
     WaitTimedOut,
 )
-from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Effect, RunState, Task, Timer, Wait
+from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, RunState, Task, Timer, Wait
 
 MAX_UNHANDLED = 20
 
@@ -131,6 +135,12 @@ def evolve(state: RunState, record: Record) -> None:
         case TimerFired():
             state.timers[fact.timer].fired_at = seq
             _suspend(state, state.timers[fact.timer].task, -1)
+        case ChildStarted():
+            _child_started(state, fact, seq)
+        case ChildAsked():
+            state.children[fact.child].asked = fact.position
+        case ChildEnded():
+            _child_ended(state, fact, seq)
         case StreamReset():
             state.position = fact.position
             effects = _effects(state, fact.task, fact.attempt)
@@ -155,6 +165,7 @@ def evolve(state: RunState, record: Record) -> None:
                 fact.shape,
                 fact.arguments,
             )
+            state.parent = fact.parent
             state.created_at = at
             state.epoch = 1
         case RunClaimed():
@@ -271,6 +282,22 @@ def _suspend(state: RunState, task_id: TaskId, change: int) -> None:
     state.waiting_tasks += task.open > 0
 
 
+def _child_started(state: RunState, fact: ChildStarted, seq: int) -> None:
+    state.children[seq] = Child(seq, fact.task, fact.attempt, fact.workflow, fact.run_id, fact.independent)
+    content = (fact.arguments, fact.run_id if fact.independent else None)
+    _keep(state, fact.task, fact.attempt, Effect(Place(CHILD, fact.workflow, fact.k), seq, content, seq))
+    _suspend(state, fact.task, 1)
+
+
+def _child_ended(state: RunState, fact: ChildEnded, seq: int) -> None:
+    child = state.children[fact.child]
+    child.ended_at, child.status = seq, fact.status
+    if child.task not in state.tasks:
+        del state.children[fact.child]
+    elif state.tasks[child.task].attempt == child.attempt:
+        _suspend(state, child.task, -1)
+
+
 def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
     place = Place(fact.kind, fact.name, fact.k)
     task = state.tasks[fact.task]
@@ -281,6 +308,11 @@ def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
         wait = state.waits[old.outcome]
         wait.attempt = fact.attempt
         if wait.is_open:
+            _suspend(state, fact.task, 1)
+    elif fact.kind == CHILD:
+        child = state.children[old.outcome]
+        child.attempt = fact.attempt
+        if not child.ended_at:
             _suspend(state, fact.task, 1)
 
 
@@ -295,6 +327,8 @@ def _ended_task(state: RunState, task_id: TaskId) -> None:
             del state.timers[timer.seq]
         for wait in [w for w in state.waits.values() if w.task == task_id]:
             del state.waits[wait.wait_id]
+        for child in [c for c in state.children.values() if c.task == task_id and c.ended_at]:
+            del state.children[child.seq]
 
 
 def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int) -> None:
@@ -325,6 +359,9 @@ def _failed(state: RunState, fact: StepFailed, at: int) -> None:
 
 
 def _resumed(state: RunState) -> None:
+    if state.ended:
+        state.revivals += 1
+        _forget_cancelled_children(state)
     state.ended = state.error = state.error_step = state.attention = None
     state.active_us = 0
     for task in state.tasks.values():
@@ -334,6 +371,20 @@ def _resumed(state: RunState) -> None:
             # Back to its place: the oldest event comes first.
             queue = state.runnable[task.id.step]
             state.runnable[task.id.step] = dict.fromkeys(sorted([*queue, task.id]))
+
+
+def _forget_cancelled_children(state: RunState) -> None:
+    """What was unfinished at the run's end was cancelled with it: a step that runs again starts another child."""
+    for child in [c for c in state.children.values() if not c.ended_at and not c.independent]:
+        del state.children[child.seq]
+        task = state.tasks.get(child.task)
+        if task is None:
+            continue
+        for effects in (task.effects or {}).values():
+            for place in [p for p, e in effects.items() if p.kind == CHILD and e.outcome == child.seq]:
+                del effects[place]
+        if task.attempt == child.attempt:
+            _suspend(state, child.task, -1)
 
 
 def _cleared(state: RunState) -> None:

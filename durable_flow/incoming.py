@@ -20,6 +20,7 @@ class StartRequested(NamedTuple):
     arguments: EncodedValue | None
     event: EncodedEvent
     targets: tuple[str, ...]
+    parent: str | None = None
 
 
 class Question(NamedTuple):
@@ -94,6 +95,22 @@ class WaitDue(NamedTuple):
     wait_id: str
 
 
+class ChildAsks(NamedTuple):
+    """A child asked a question at this position of its stream; `wait_id` leads to it."""
+
+    child: int
+    position: int
+    prompt: EncodedEvent
+    wait_id: str
+
+
+class ChildOver(NamedTuple):
+    """A child has ended with this status."""
+
+    child: int
+    status: str
+
+
 class TimeIsUp(NamedTuple):
     """The budget of active time is used up; `drafts` are everybody's."""
 
@@ -123,5 +140,5 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | ResumeRequested | StartRequested
+    | AttentionNeeded | ResumeRequested | StartRequested | ChildAsks | ChildOver
 )  # fmt: skip

@@ -50,18 +50,22 @@ class Place(NamedTuple):
 
 
 # Kinds of effects, as they stand in a Place.
-SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT = (
-    "send_event", "write", "call", "wait", "sleep", "collect_events", "stream", "checkpoint",
+SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT, CHILD = (
+    "send_event", "write", "call", "wait", "sleep", "collect_events", "stream", "checkpoint", "child",
 )  # fmt: skip
 
 
 class RunStarted(NamedTuple):
-    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow."""
+    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow.
+
+    `parent` is the id of the run that started this one and ends it with itself, if there is one.
+    """
 
     workflow: str
     uid: str
     shape: str
     arguments: EncodedValue | None
+    parent: str | None = None
 
 
 class RunClaimed(NamedTuple):
@@ -244,6 +248,36 @@ class TimerFired(NamedTuple):
     timer: int
 
 
+class ChildStarted(NamedTuple):
+    """A step starts a run of another workflow, or goes on with it: the run `run_id` is created after this is durable.
+
+    `arguments` are those of its `run()`. `independent`: the step named the run id itself; such a run does not end with
+    its parent.
+    """
+
+    task: TaskId
+    attempt: int
+    k: int
+    workflow: str
+    run_id: str
+    arguments: EncodedValue | None
+    independent: bool = False
+
+
+class ChildAsked(NamedTuple):
+    """The child started at seq `child` asked a question at this position of its stream; it is published here, too."""
+
+    child: int
+    position: int
+
+
+class ChildEnded(NamedTuple):
+    """The child started at seq `child` has ended with this status."""
+
+    child: int
+    status: str
+
+
 class StreamPublished(NamedTuple):
     """Items were published at positions `first` onwards, one per digest.
 
@@ -334,6 +368,7 @@ Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
     | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
     | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | RunStarted | RunClaimed | RunParked
+    | ChildStarted | ChildAsked | ChildEnded
     | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""

@@ -35,7 +35,8 @@ class Task:
     `attempt` counts from 1; `failures` are those that the retry policy is told of (a manual retry starts them anew),
     `began_at` is when the first of them began and `failed_at` when the last one came, `exception` what it raised.
     `recoveries` counts by handler the failures that it took among the task's ancestors; several tasks may share it.
-    `effects` are the recorded effects by attempt and place. `open` counts the open waits and timers of this attempt.
+    `effects` are the recorded effects by attempt and place. `open` counts the open waits, timers and children of this
+    attempt.
     """
 
     id: TaskId
@@ -89,13 +90,33 @@ class Timer:
 
 
 @dataclass(slots=True)
+class Child:
+    """A run that a step started. `asked` is the position of its last question that was shown on this run's stream.
+
+    `ended_at` is the seq of its ChildEnded record, 0 before; `status` is how it ended.
+    """
+
+    seq: int
+    task: TaskId
+    attempt: int
+    workflow: str
+    run_id: str
+    independent: bool = False
+    asked: int = 0
+    ended_at: int = 0
+    status: str | None = None
+
+
+@dataclass(slots=True)
 class RunState:
     """The fold of a run's records; all values encoded, all times in microseconds.
 
     `seq` is the last record's, `boundary` the last checkpoint's. `active` tells whether the budget of active time runs
     now, `active_us` how much of it is used up to `last_at`. `runnable` and `delayed` index the pending tasks: by step
     in the order of their events, and by the time of their next attempt. `claims` counts the claims from
-    workers that were gone, since anything else happened.
+    workers that were gone, since anything else happened. `children` are the runs that steps started, by the seq of
+    their start: those that have not ended, and those of pending tasks. `revivals` counts how often the run went on
+    after its end; `parent` is the run that started it and ends it with itself.
     """
 
     workflow: str = ""
@@ -125,10 +146,13 @@ class RunState:
     waits: dict[str, Wait] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     timers: dict[int, Timer] = field(default_factory=dict)
+    children: dict[int, Child] = field(default_factory=dict)
     position: int = 0
     unhandled: list[str] = field(default_factory=list)
     checkpoints: dict[str, int] = field(default_factory=dict)
     steps_completed: int = 0
+    revivals: int = 0
+    parent: str | None = None
 
     @property
     def status(self) -> str:
@@ -137,11 +161,20 @@ class RunState:
             return self.ended
         if self.attention:
             return NEEDS_ATTENTION
-        return WAITING if self.parked else RUNNING
+        # A run that waits for a child is taken up by whoever looks for work: nobody else wakes it.
+        return WAITING if self.parked and not self.waits_for_child else RUNNING
+
+    @property
+    def waits_for_child(self) -> bool:
+        """Tell whether a pending task has started a child that has not ended."""
+        return any(
+            not child.ended_at and child.task in self.tasks and self.tasks[child.task].attempt == child.attempt
+            for child in self.children.values()
+        )
 
     @property
     def parked(self) -> bool:
-        """Tell whether every pending task waits for an event or a timer, and at least one thing is awaited."""
+        """Tell whether every pending task waits for an event, a timer or a child, and at least one thing is awaited."""
         if len(self.tasks) > self.waiting_tasks:
             return False
         return self.waiting_tasks > 0 or any(wait.is_open for wait in self.waits.values())

@@ -10,6 +10,9 @@ from ..records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildAsked,
+    ChildEnded,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
@@ -127,6 +130,12 @@ def describe(fact: Fact) -> str:
             return "sleeps"
         case TimerFired():
             return "woken by its timer"
+        case ChildStarted():
+            return f"starts run {fact.run_id} of {fact.workflow}"
+        case ChildAsked():
+            return "asked by a child"
+        case ChildEnded():
+            return f"the child is {fact.status}"
         case StreamReset():
             return "stream reset"
         case StepDiverged():

@@ -58,6 +58,9 @@ _LAYOUTS: dict[type, _Layout] = {
     records.EffectReused: _Layout(name="name"),
     records.TimerSet: _Layout(),
     records.TimerFired: _Layout(),
+    records.ChildStarted: _Layout(name="workflow", value="arguments"),
+    records.ChildAsked: _Layout(),
+    records.ChildEnded: _Layout(name="status"),
     records.StreamPublished: _Layout(),
     records.StreamReset: _Layout(),
     records.StepDiverged: _Layout(name="name"),
@@ -75,6 +78,7 @@ _USUAL: dict[str, Any] = {
     "k": 0, "targets": (), "step": None, "answers": None, "retry_at": None, "explicit": False, "human": False,
     "deadline": None, "schema": None, "arguments": None, "wait_id": None, "previous": None,
     "handler": None, "began_at": None,
+    "parent": None, "independent": False,
 }  # fmt: skip
 # Stored elsewhere: the stream table has the items.
 _ELSEWHERE = {"items"}

@@ -22,6 +22,8 @@ from durable_flow.fold import evolve
 from durable_flow.incoming import (
     AttentionNeeded,
     CancelRequested,
+    ChildAsks,
+    ChildOver,
     EffectsCommitted,
     EventReceived,
     Incoming,
@@ -37,6 +39,7 @@ from durable_flow.incoming import (
 from durable_flow.records import (
     CALL,
     CHECKPOINT,
+    CHILD,
     COLLECT,
     SENT,
     SLEEP,
@@ -46,6 +49,7 @@ from durable_flow.records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
@@ -94,6 +98,7 @@ class Actor:
         self.done: list[tuple[str, int, int]] = []
         self.todo = deque(run.done.get(task.id, ()))
         self._waits_for: str | int | None = None
+        self._awaited_child: int | None = None
         run.done[task.id] = self.done
 
     def read(self, key: str) -> None:
@@ -176,6 +181,22 @@ class Actor:
             self.commit(fact)
         self._waits_for = self._outcome_at(place)
 
+    def start_child(self, workflow: str, arguments: int, run_id: str | None) -> None:
+        """Wait until the move after the one that ends it."""
+        place, record = self.history.take(CHILD, workflow)
+        content = (value(arguments), run_id)
+        record = self._recorded(place, record, content)
+        if record is not None:
+            self.commit()
+            self._awaited_child = record.outcome
+            return
+        child = run_id or f"{self.task.seq}-{self.task.step}-{self.attempt}-{place.k}-{self.run.state.revivals}"
+        independent = run_id is not None
+        self.commit(ChildStarted(self.task, self.attempt, place.k, workflow, child, value(arguments), independent))
+        seq = self._outcome_at(place)
+        assert seq is None or isinstance(seq, int)
+        self._awaited_child = seq
+
     def checkpoint(self, name: str) -> None:
         place, record = self.history.take(CHECKPOINT, name)
         if record is None:
@@ -209,6 +230,9 @@ class Actor:
 
     def is_suspended(self) -> bool:
         waits_for, state = self._waits_for, self.run.state
+        child = state.children.get(self._awaited_child or 0)
+        if child is not None and not child.ended_at:
+            return True
         if isinstance(waits_for, int):
             return waits_for in state.timers and not state.timers[waits_for].fired_at
         return waits_for in state.waits and state.waits[waits_for].is_open
@@ -375,6 +399,16 @@ class Simulation:
         name = ("Answer", "Answer", *EVENTS)[a % 5]
         self.accept(EventReceived(EventEmitted(event(name), None, 0, None, ROUTES[name]), message))
 
+    def child(self, a: int, b: int) -> None:
+        children = [c for c in self.state.children.values() if not c.ended_at]
+        if not children:
+            return
+        child = children[a % len(children)]
+        if b % 3 == 0:
+            self.accept(ChildAsks(child.seq, child.asked + a % 2, event("Question"), f"{child.run_id}/w3"))
+        else:
+            self.accept(ChildOver(child.seq, ("completed", "failed")[b % 2]))
+
     def time(self, a: int, b: int) -> None:
         timers = [t for t in self.state.timers.values() if not t.fired_at]
         waits = [w for w in self._open_waits() if w.deadline is not None]
@@ -429,6 +463,9 @@ def _suspend(actor: Actor, a: int, b: int) -> None:
     if b % 4 == 0:
         actor.sleep(a % 5)
         return
+    if b % 4 == 2:
+        actor.start_child(("Leg", "Stop")[a % 2], a // 2 % 2, (None, None, "mine")[a % 3])
+        return
     prompt = event("Question", str(a % 2)) if b % 2 else None
     wanted, waiter_id, deadline = ("Answer", "Work")[b % 2], (None, None, "mine")[b % 3], (None, 3)[a // 2 % 2]
     actor.wait_for(wanted, prompt, waiter_id, deadline)
@@ -442,6 +479,7 @@ MOVES = [
     *["end_step"] * 4,
     *["outside"] * 5,
     *["time"] * 3,
+    *["child"] * 3,
     *["crash"] * 2,
     "someone",
 ]

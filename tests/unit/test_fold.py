@@ -178,10 +178,12 @@ def serves_now(state, open_wait):
 
 @given(histories())
 def test_active_time_runs_only_while_the_run_is_claimed_and_not_parked(records):
-    expected, status, groups = 0, "", [list(group) for _, group in groupby_boundary(records)]
+    expected, groups = 0, [list(group) for _, group in groupby_boundary(records)]
     for one, other in pairwise(groups):
-        status = fold([r for group in groups for r in group if r.seq <= one[-1].seq]).status
-        if status == "running" and not isinstance(other[0].fact, RunClaimed):
+        state = fold([r for group in groups for r in group if r.seq <= one[-1].seq])
+        # Whoever waits for a child is to be taken up, and does nothing itself.
+        waits = state.waits_for_child and all(task.open for task in state.tasks.values())
+        if state.status == "running" and not waits and not isinstance(other[0].fact, RunClaimed):
             expected += other[0].at - one[-1].at
         if isinstance(other[-1].fact, RunResumed):
             expected = 0
