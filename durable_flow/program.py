@@ -19,7 +19,9 @@ from .steps import Caller, StepTable, caller_of
 if TYPE_CHECKING:
     from .engine.execution import Execution
     from .engine.observing import Observers
+    from .engine.places import Limit
     from .engine.threads import FromThread
+    from .journal.journal import Journal
 
 
 class WorkflowProgram:
@@ -28,6 +30,7 @@ class WorkflowProgram:
     def __init__(
         self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool,
         injector: Injector | None = None, observers: Observers | None = None,
+        journal: Journal | str | None = None, limit: Limit | None = None,
     ):  # fmt: skip
         self.table = table
         self.name = name
@@ -41,7 +44,10 @@ class WorkflowProgram:
         self.observers = observers
         self.injector = injector
         self.injected_steps = frozenset() if injector is None else injector.steps
-        self._instance = instance
+        # Runs that its steps start are kept there, too.
+        self.journal = journal
+        self.limit = limit
+        self.instance = instance
         self._calls: dict[str, tuple[Caller, bool]] = {
             step.name: (table.callers[step.name], step.context_parameter is not None) for step in table.steps.values()
         }
@@ -70,7 +76,7 @@ class WorkflowProgram:
             config = self.table.steps[step]
             caller = caller_of(renamed(config, step, self.injector.filled(config, given)))
         context = Context._of(execution, self.table.state_class) if takes_context else None
-        return caller(self._instance, event, context)
+        return caller(self.instance, event, context)
 
     def emitted(self, step: str, result: Any) -> tuple[Event, ...]:
         """Return the events that a step's result stands for, in order.

@@ -29,17 +29,20 @@ from ..incoming import StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
 from ..logs import fields, said
-from ..records import EncodedValue, Record, RunCompleted
+from ..records import EncodedValue, Record, RunCompleted, TaskId
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
+from .children import cancel_unused, leave_children
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
+from .placing import Placing, give_place_back
 from .program import Program
 from .run import Run
 from .sending import Sending
+from .stepwise import Gate
 from .taking import Taking
 from .watcher import Watcher
 
@@ -111,6 +114,7 @@ class Engine:
         self._background: set[asyncio.Task[Any]] = set()
         self.taking = Taking(self)
         self.sending = Sending(self)
+        self.placing = Placing(self)
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
         self._told: set[str] = set()
@@ -141,26 +145,43 @@ class Engine:
     # -- Starting ------------------------------------------------------------------------------------------------------
 
     def start(
-        self, program: Program, run_id: str | None, event: StartEvent, arguments: EncodedValue | None
-    ) -> Attachment:
+        self, program: Program, run_id: str | None, event: StartEvent, arguments: EncodedValue | None,
+        *, stepwise: bool = False,
+    ) -> Attachment:  # fmt: skip
         """Begin a run, or attach to the one that has this id; returns at once.
 
         Raises SerializationError for a start event that cannot be encoded.
         """
         attachment = Attachment(self, program, run_id or new_run_id())
-        start = StartRequested(
-            program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
-            program.targets(event),
-        )  # fmt: skip
-        self.in_background(self._begin(attachment, event, start, known=run_id is not None))
+        attachment.stepwise = stepwise
+        start = self.start_request(program, event, arguments)
+        self.in_background(self.begin(attachment, event, start, known=run_id is not None))
         return attachment
+
+    def start_request(
+        self, program: Program, event: StartEvent, arguments: EncodedValue | None, parent: str | None = None
+    ) -> StartRequested:
+        """Return what begins a run. Raises SerializationError for a start event that cannot be encoded."""
+        return StartRequested(
+            program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
+            program.targets(event), parent,
+        )  # fmt: skip
 
     async def resume(self, program: Program, run_id: str) -> Attachment:
         """Take up an unfinished run, clearing its need for attention; a finished one only shows its outcome."""
         await self.ready()
         row = await self._require_row(run_id)
         attachment = Attachment(self, program, run_id)
-        await self._continue(attachment, row, None, resume=True)
+        if program.limit is None:
+            await self._continue(attachment, row, None, resume=True)
+            return attachment
+        try:
+            if row.status == NEEDS_ATTENTION or await self.placing.is_needed(attachment):
+                await self.placing.wait(attachment)
+                row = await self._require_row(run_id)
+            await self._continue(attachment, row, None, resume=True)
+        finally:
+            give_place_back(attachment)
         return attachment
 
     async def retry(self, program: Program, run_id: str) -> Attachment:
@@ -181,7 +202,12 @@ class Engine:
                     f"run {run_id} was taken up by another worker at the same moment; "
                     f"flow.resume({run_id!r}) follows it"
                 )
-            if await self.taking.take_up(attachment, row, resume=True):
+            try:
+                await self.placing.wait(attachment)
+                taken = await self.taking.take_up(attachment, row, resume=True)
+            finally:
+                give_place_back(attachment)
+            if taken:
                 break
             # Its row was locked for a moment, or somebody was faster.
             await asyncio.sleep(pause)
@@ -206,7 +232,10 @@ class Engine:
                     continue
                 if is_claimable(row, self.now(), gone):
                     attachment = Attachment(self, program, row.run_id)
-                    if await self.taking.take_up(attachment, row):
+                    if program.limit is not None:
+                        taken[row.run_id] = attachment
+                        self.placing.take_up_soon(attachment, row)
+                    elif await self.taking.take_up(attachment, row):
                         taken[row.run_id] = attachment
                     else:
                         undecided = undecided or await self._is_unclaimed(row)
@@ -225,9 +254,16 @@ class Engine:
         rows = await self.store.find_many([row.run])
         return bool(rows) and rows[0].epoch == row.epoch
 
-    async def _begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
+    async def begin(self, attachment: Attachment, event: StartEvent, start: StartRequested, *, known: bool) -> None:
+        """Create the run, or find it if its id may be `known`; what goes wrong is told to the attachment."""
+        if attachment.program.limit is not None:
+            self.placing.ask(attachment)  # before anything is awaited: in the order of the starts
         try:
             await self.ready()
+            if attachment.asked is not None:
+                await self.placing.asked(attachment, known=known)
+                if attachment.outcome is not None or attachment.failure is not None:
+                    return  # cancelled or given up meanwhile
             if not known:
                 await self._create(attachment, event, start)
             else:
@@ -239,6 +275,8 @@ class Engine:
             raise
         except BaseException as error:
             attachment.fail(error)
+        finally:
+            give_place_back(attachment)
 
     async def _create_or_continue(self, attachment: Attachment, event: StartEvent, start: StartRequested) -> None:
         live = self.runs.get(attachment.run_id)
@@ -273,6 +311,8 @@ class Engine:
         run.told(records)
         run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
+        if attachment.stepwise:
+            run.gate = Gate(run)
         self.begin_run(run)
         return True
 
@@ -347,6 +387,11 @@ class Engine:
 
     def adopt(self, attachment: Attachment, run: Run) -> None:
         """Let the attachment hold a run that is live here."""
+        if run.place is None and attachment.place is not None:
+            run.place, attachment.place = attachment.place, None
+            run.places = attachment.above | {run.place}
+        elif attachment.above and not run.places:
+            run.places = attachment.above
         attachment.attach(run)
         self._attachments.setdefault(run.run_id, WeakSet()).add(attachment)
         self._watcher.forget(attachment)
@@ -411,6 +456,8 @@ class Engine:
     def run_ended(self, run: Run) -> None:
         """The run has an outcome and holds nothing any more."""
         self._forget(run)
+        if run.state.children:
+            leave_children(self, run)
         assert run.outcome is not None
         for attachment in self._attachments.pop(run.run_id, ()):
             attachment.end(run.outcome)
@@ -419,6 +466,8 @@ class Engine:
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process; its claim, if it still has it, is given back."""
         self._forget(run)
+        if run.state.children:
+            leave_children(self, run)
         for attachment in tuple(self._attachments.get(run.run_id, ())):
             if error is not None and not isinstance(error, RunFenced):
                 attachment.fail(error)
@@ -433,6 +482,10 @@ class Engine:
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
         return any(a.interested for a in self._attachments.get(run.run_id, ()) if a is not beside)
+
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        """A step has completed; what its failed attempts had started and nobody took over is no longer of interest."""
+        cancel_unused(self, run, task, attempt)
 
     def step_suspended(self, run: Run) -> None:
         """One more step of the run waits in memory; above the limit the run that began to wait first is released."""
@@ -453,11 +506,15 @@ class Engine:
         for run in list(self._suspended):
             if self._suspended_steps <= self.options.max_suspended_steps:
                 return
-            if run.only_waits():
+            # One that waits for a child would be taken up again at once.
+            if run.only_waits() and not run.state.waits_for_child:
                 run.release()
 
     def _forget(self, run: Run) -> None:
         self.runs.pop(run.run_id, None)
+        if run.place is not None:
+            run.place.give_back()
+            run.place = None
         self._suspended_steps -= self._suspended.pop(run, 0)
 
     # -- Watching ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..serializers.codec import Codec
     from .execution import Execution
     from .observing import Observers
+    from .places import Limit
     from .threads import FromThread
 
 
@@ -37,6 +38,10 @@ class Program(Protocol):
     """Who is told what has become durable; None: nobody."""
     injected_steps: frozenset[str]
     """Names of the steps that are given resources or services."""
+    instance: object
+    """The workflow whose steps these are."""
+    limit: Limit | None
+    """How many of its runs may be live at once in a loop; None is no limit."""
 
     def targets(self, event: Event) -> tuple[str, ...]:
         """Return the names of the steps that accept this event, in definition order."""

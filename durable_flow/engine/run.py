@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from ..decide import decide
@@ -36,6 +36,7 @@ from ..incoming import (
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
 from ..logs import fields, said
 from ..records import (
+    ChildEnded,
     EncodedEvent,
     EventEmitted,
     Fact,
@@ -68,6 +69,11 @@ from .step_output import Collected
 from .stream import StreamTail
 from .workers import Workers
 
+if TYPE_CHECKING:
+    from .children import Children
+    from .places import Places
+    from .stepwise import Gate
+
 logger = logging.getLogger("durable_flow")
 
 MAX_IDLE_CLAIMS = 5
@@ -88,6 +94,9 @@ class Host(Protocol):
 
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process without an outcome; it stays recoverable."""
+
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        """A step of a run with children has completed with this attempt."""
 
     def step_suspended(self, run: Run) -> None:
         """One more step of the run waits in memory."""
@@ -167,6 +176,15 @@ class Run:
         self._diverged: set[tuple[TaskId, Place]] = set()
         self._messages: set[int] = set()
         self._answers = Answers(self.run_id, state, program.codec)
+        # The runs that its steps have started, once one has.
+        self.children: Children | None = None
+        # Holds tasks back, in a stepwise run.
+        self.gate: Gate | None = None
+        # The place that it takes among the runs of its instance, and those that it and the runs above it take.
+        self.place: Places | None = None
+        self.places: frozenset[Places] = frozenset()
+        # What was published up to here, others than this engine have published.
+        self.position_before = state.position
 
     # -- In ------------------------------------------------------------------------------------------------------------
 
@@ -259,6 +277,15 @@ class Run:
             logger.error("message %d of run %s reaches no step: %s", row.id, self.run_id, said(error), extra=extra)
             return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
         return EventReceived(EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), message, stop)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether everything that has come is durable."""
+        return not self._inbox and not self._appending
+
+    def wake(self) -> None:
+        """Ask soon what is due."""
+        self._turn_soon()
 
     # -- A turn --------------------------------------------------------------------------------------------------------
 
@@ -417,6 +444,8 @@ class Run:
         match fact:
             case StepCompleted():
                 self._step_ended(fact.task)
+                if self.state.children:
+                    self.host.step_left(self, fact.task, fact.attempt)
             case StreamPublished():
                 task, step = fact.task if fact.task is not None else (None, None)
                 for position, item in enumerate(fact.items, fact.first):
@@ -443,11 +472,16 @@ class Run:
                 retry = "" if fact.retry_at is None else "; it is tried again"
                 if fact.handler is not None:
                     retry = f"; {fact.handler} takes it"
+                    if self.state.children:
+                        self.host.step_left(self, fact.task, fact.attempt + 1)
                 logger.warning(
                     "step %r of run %s failed (attempt %d): %s%s",
                     fact.task.step, self.run_id, fact.attempt, fact.error.type, retry,
                     extra=fields("step_failed", self.run_id, fact.task.step, fact.attempt),
                 )  # fmt: skip
+            case ChildEnded():
+                if self.children is not None:
+                    self.children.ended(fact.child)
             case _:
                 pass  # nobody in this process waits for it
 
@@ -461,12 +495,15 @@ class Run:
             self._carry_out(command)
         if self.internals is not None:
             self.internals.acted()
+        if self.gate is not None:
+            self.gate.look()
         self._consider_release()
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case RunStep():
-                self._start(self.state.tasks[command.task])
+                if self.gate is None or self.gate.lets(command.task):
+                    self._start(self.state.tasks[command.task])
             case FireTimer():
                 self.accept(TimerDue(command.timer))
             case ExpireWait():
@@ -544,6 +581,11 @@ class Run:
         """Let a single consumer get the event object itself; the encoding's identity finds it again."""
         if len(targets) == 1:
             self._live_events[id(encoded)] = (encoded, event)
+
+    def event_of(self, task: Task) -> Event:
+        """Return the event of a task that has not started."""
+        live = self._live_events.get(id(task.event))
+        return live[1] if live is not None else self.program.codec.decode_event(task.event)
 
     def suspended(self, execution: Execution) -> None:
         """A strand of the step waits: its worker is free for another task."""
@@ -631,7 +673,8 @@ class Run:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self._idle_release_seconds is not None and self.state.parked and not self.executions:
+        idle = self.state.parked and not self.executions and not (self.children and self.children.unfinished)
+        if self._idle_release_seconds is not None and idle:
             self._idle = self.loop.call_later(self._idle_release_seconds, self._release_if_idle)
 
     def _release_if_idle(self) -> None:
@@ -688,6 +731,8 @@ class Run:
             self._tell_replies(self.error or self._closed_error())
         self.executions = {}
         self._live_events.clear()
+        if self.gate is not None:
+            self.gate.look()
 
     def _closed_error(self) -> DurableFlowError:
         if self.outcome is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkflowRuntimeError
-from ..events import Event, StopEvent, event_name
+from ..events import Event, InputRequiredEvent, StopEvent, event_name
 from ..fold import take_from_buffer
 from ..records import (
     COLLECT,
@@ -72,6 +72,8 @@ class StepOutput(StepContext):
                 f"step {self.step!r} of run {self.run.run_id} published a {type(event).__name__}; "
                 "write_event_to_stream takes Event instances"
             )
+        if isinstance(event, InputRequiredEvent) and event.wait_id is not None:
+            return  # the question of a run that the step has started: it comes to this stream by itself
         encoded = self.codec.encode_event(event)
         record = self._history.next_stream_item()
         if record is not None and record.content == digest_of(encoded):

@@ -332,6 +332,9 @@ class Simulation:
             self.run = None
             self._waiting_for_message = error is None
 
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        pass
+
     def step_suspended(self, run: Run) -> None:
         pass
 
