@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError, WorkflowRuntimeError
 from ..events import Event, HumanResponseEvent, InternalDispatchEvent
-from ..journal.deputies import deputy
+from ..journal.deputies import OF, deputy
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .internal import Listener
@@ -292,6 +292,8 @@ class Attachment:
         be meant for a run that this one has started.
         """
         if run.asks_for(event, wait_id) or self.engine.sending.is_under_way(run.run_id):
+            return True
+        if OF in (wait_id or ""):
             return True
         return bool(run.state.children) and isinstance(event, HumanResponseEvent)
 

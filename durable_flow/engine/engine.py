@@ -572,7 +572,13 @@ class Engine:
         try:
             row = await self._require_row(run.run_id)
             if is_claimable(row, self.now(), await self.owners.gone()) and not self.closed:
-                await self.taking.take_up(Attachment(self, run.program, run.run_id), row)
+                attachment = Attachment(self, run.program, run.run_id)
+                attachment.stepwise = run.gate is not None
+                try:
+                    await self.placing.wait(attachment)
+                    await self.taking.take_up(attachment, row)
+                finally:
+                    give_place_back(attachment)
         except DurableFlowError as error:
             extra = fields("run_left", run.run_id)
             logger.warning("run %s is left to others: %s", run.run_id, said(error), extra=extra)

@@ -19,11 +19,13 @@ from durable_flow import (
     NeedsAttentionError,
     RunConflictError,
     StartEvent,
+    StepFailedEvent,
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
     WorkflowHandler,
     WorkflowTimeoutError,
+    catch_error,
     step,
 )
 from durable_flow.engine import engine as engine_module
@@ -608,6 +610,32 @@ async def test_what_only_a_failed_attempt_had_started_is_cancelled_when_the_step
     assert await handler == "yes"
 
 
+async def test_what_a_step_had_started_is_cancelled_when_a_handler_takes_its_failure(journal: Journal) -> None:
+    class Caught(Workflow):
+        legs = Leg(hold=asyncio.Event(), timeout=None)
+
+        @step
+        async def go(self, ev: StartEvent) -> Ends:
+            self.legs.run(n=1)
+            await self.legs.begun.wait()
+            raise ConnectionError("no line")
+
+        @catch_error
+        async def failed(self, ev: StepFailedEvent) -> Question:
+            return Question(text="go on?")
+
+        @step
+        async def answered(self, ev: Answer | Ends) -> StopEvent:
+            return StopEvent(result="went on")
+
+    handler = Caught(journal=journal).run(run_id="trip")
+    await question(handler)
+    (child,) = await children_of(journal, "trip")
+    await has_status(journal, child.run_id, "cancelled")
+    await handler.send_event(Answer(text="yes"))
+    assert await handler == "went on"
+
+
 async def test_a_later_attempt_starts_a_failed_child_anew(journal: Journal) -> None:
     legs = Leg(fail=ConnectionError("no line"))
 
@@ -808,6 +836,23 @@ async def test_a_childs_question_is_asked_and_answered_through_its_parent(
             await journal.send("trip", answer)
     assert await handler == "leg 1 yes"
     assert await journal.pending() == []
+
+
+async def test_a_childs_wait_for_any_event_is_answered_by_its_id(journal: Journal) -> None:
+    class Waits(Workflow):
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(Ends, waiter_event=Question(text="end?"), timeout=None)
+            return StopEvent(result="ended")
+
+    for send in ("handler", "journal"):
+        handler = Trip(one_leg_of_nothing, Waits(), journal=journal).run(run_id=f"by-{send}")
+        asked = await question(handler)
+        if send == "handler":
+            await handler.send_event(Ends(), wait_id=asked.wait_id)
+        else:
+            await journal.send(handler.run_id, Ends(), wait_id=asked.wait_id)
+        assert await handler == "ended"
 
 
 async def test_two_children_are_asked_and_answered_each(journal: Journal) -> None:
