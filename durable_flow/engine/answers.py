@@ -11,19 +11,21 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from ..errors import AlreadyAnsweredError
 from ..events import Event, HumanResponseEvent, event_name, find_event_class
 from ..records import EncodedEvent, EventEmitted
-from ..serializers.codec import Codec
 from ..state import RunState, Wait
+from .collecting import joins_of_answer
+from .program import Program
 
 
 class Answers:
     """Finds the waits of one run that events answer. Only live code can tell: requirements are compared as objects."""
 
-    __slots__ = ("_codec", "_run_id", "_state")
+    __slots__ = ("_codec", "_program", "_run_id", "_state")
 
-    def __init__(self, run_id: str, state: RunState, codec: Codec):
+    def __init__(self, run_id: str, state: RunState, program: Program):
         self._run_id = run_id
         self._state = state
-        self._codec = codec
+        self._program = program
+        self._codec = program.codec
 
     def matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event that satisfies an open wait answer it: the oldest one, each once."""
@@ -33,7 +35,7 @@ class Answers:
                 wait = next((w for w in self._state.waits.values() if self._satisfies(fact.event, w, taken)), None)
                 if wait is not None:
                     taken.add(wait.wait_id)
-                    fact = _answering(fact, wait)
+                    fact = self._answering(fact, wait)
             result.append(fact)
         return tuple(result)
 
@@ -47,11 +49,11 @@ class Answers:
         else:
             wait = self._state.waits.get(emitted.answers)
             if wait is not None and wait.is_open:
-                return _answering(emitted, wait), None
+                return self._answering(emitted, wait), None
             before = emitted.answers
         # It was open when the answer was sent.
         error = AlreadyAnsweredError(f"run {self._run_id}: wait {before} is no longer open; answer dropped")
-        return emitted._replace(targets=(), answers=None), error
+        return emitted._replace(targets=(), answers=None, joins=()), error
 
     def asks_for(self, event: Event, wait_id: str | None) -> bool:
         """Tell whether the event would answer an open wait as a human's answer: one of its type, or the one named."""
@@ -61,7 +63,7 @@ class Answers:
         if not isinstance(event, HumanResponseEvent):
             return False
         name = event_name(type(event))
-        return any(wait.is_open and name in wait.wanted for wait in self._state.waits.values())
+        return any(wait.is_open and self._takes(wait, name) for wait in self._state.waits.values())
 
     def require_open(self, event: Event, wait_id: str | None) -> None:
         """Raise AlreadyAnsweredError for an answer to a wait that is not open, by its id or by the event's type."""
@@ -87,16 +89,39 @@ class Answers:
         cls = find_event_class(name)
         if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
             return None
-        return None if any(w.is_open and name in w.wanted for w in self._state.waits.values()) else before
+        return None if any(w.is_open and self._takes(w, name) for w in self._state.waits.values()) else before
 
     def _satisfies(self, encoded: EncodedEvent, wait: Wait, taken: set[str]) -> bool:
-        if not wait.is_open or wait.wait_id in taken or encoded.name not in wait.wanted:
+        if not wait.is_open or wait.wait_id in taken or not self._takes(wait, encoded.name):
             return False
         if wait.requirements is None:
             return True
         event = self._codec.decode_event(encoded)
         needed: dict[str, Any] = self._codec.decode_value(wait.requirements)
         return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
+
+    def _answering(self, emitted: EventEmitted, wait: Wait) -> EventEmitted:
+        """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it.
+
+        It belongs to the question's fan-out, so what collects there collects it.
+        """
+        if wait.task is not None:
+            return emitted._replace(answers=wait.wait_id, targets=(), joins=())
+        joins = emitted.joins
+        if self._program.has_joins:
+            joins = joins_of_answer(self._program, self._state, emitted.event.name, wait.scope)
+        return emitted._replace(answers=wait.wait_id, joins=joins)
+
+    def _takes(self, wait: Wait, name: str) -> bool:
+        """Tell whether events of this name answer the wait; of a returned question, what the answering steps take."""
+        if name in wait.wanted:
+            return True
+        if wait.task is not None or not self._program.answer_bases:
+            return False
+        cls = find_event_class(name)
+        return cls is not None and any(
+            issubclass(cls, base) and event_name(base) in wait.wanted for base in self._program.answer_bases
+        )
 
 
 @lru_cache(maxsize=256)
@@ -107,8 +132,3 @@ def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
     except PydanticInvalidForJsonSchema:
         return None
     return json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
-
-
-def _answering(emitted: EventEmitted, wait: Wait) -> EventEmitted:
-    """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it."""
-    return emitted._replace(answers=wait.wait_id, targets=() if wait.task is not None else emitted.targets)

@@ -34,6 +34,7 @@ from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
 from .attachment import Attachment
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
+from .collecting import joins_of_sent
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
@@ -150,7 +151,7 @@ class Engine:
         attachment = Attachment(self, program, run_id or new_run_id())
         start = StartRequested(
             program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
-            program.targets(event),
+            program.targets(event), joins_of_sent(program, event, None) if program.has_joins else (),
         )  # fmt: skip
         self.in_background(self._begin(attachment, event, start, known=run_id is not None))
         return attachment
@@ -271,7 +272,8 @@ class Engine:
             return False
         run = self.new_run(program, claim, state)
         run.told(records)
-        run.keep_live(start.event, event, start.targets)
+        if not start.joins:
+            run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
         self.begin_run(run)
         return True

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from strategies import histories, random_history
 
 from durable_flow.fold import MAX_UNHANDLED, evolve, fold
+from durable_flow.joins import due_joins
 from durable_flow.records import (
     CALL,
     CHECKPOINT,
@@ -47,6 +48,7 @@ from durable_flow.records import (
     EventCollected,
     EventEmitted,
     Fact,
+    JoinFired,
     Place,
     RunCancelled,
     RunClaimed,
@@ -163,6 +165,8 @@ def status_by_the_book(records, state):
                 return "timed_out"
     if any(isinstance(record.fact, RunParked) for record in records[since:]):
         return "needs_attention"
+    if due_joins(state):
+        return "running"
     asleep = {t.task for t in state.timers.values() if not t.fired_at}
     asleep |= {w.task for w in state.waits.values() if w.is_open and w.task in state.tasks and serves_now(state, w)}
     questions = [w for w in state.waits.values() if w.is_open and w.task is None]
@@ -224,6 +228,7 @@ def test_a_task_is_pending_in_exactly_one_place(records):
 @given(histories())
 def test_every_delivery_is_a_task_that_completes_at_most_once(records):
     delivered = [(r.seq, step) for r in records if isinstance(r.fact, EventEmitted) for step in r.fact.targets]
+    delivered += [(r.seq, r.fact.step) for r in records if isinstance(r.fact, JoinFired)]
     failures = [r for r in records if isinstance(r.fact, StepFailed) and r.fact.handler is not None]
     delivered += [(r.seq, r.fact.handler) for r in failures]
     completed = [r.fact.task for r in records if isinstance(r.fact, StepCompleted)]
