@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .context import Context
 from .errors import DeserializationError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
-from .events import Event
+from .events import Event, event_name, find_event_class
 from .injection import Injector
 from .retry_policy import RetryPolicy
 from .serializers.codec import Codec
@@ -52,6 +52,7 @@ class WorkflowProgram:
         self._takes_subclasses = any(step.accept_event_subclasses for step in table.steps.values())
         self._routes = dict(table.routes)
         self._joins = dict(table.joins)
+        self._classes = {event_name(cls): cls for cls in table.event_classes}
         self._seeded = {step.name: _takes_seed(step.retry_policy) for step in table.steps.values() if step.retry_policy}
 
     def targets(self, event: Event) -> tuple[str, ...]:
@@ -66,6 +67,10 @@ class WorkflowProgram:
                 return ()
             targets = self._routes[cls] = targets_of(self.table.steps.values(), cls)
         return targets
+
+    def event_class(self, name: str) -> type[Event] | None:
+        """Return the event class of this stored name: the workflow's own, else what the program has defined last."""
+        return self._classes.get(name) or find_event_class(name)
 
     def joins(self, cls: type[Event]) -> tuple[str, ...]:
         """Return the fan-ins that may collect events of this class, as they stand in `EventEmitted.joins`."""

@@ -118,7 +118,7 @@ class Answers:
             return True
         if wait.task is not None or not self._program.answer_bases:
             return False
-        cls = find_event_class(name)
+        cls = self._program.event_class(name)
         return cls is not None and any(
             issubclass(cls, base) and event_name(base) in wait.wanted for base in self._program.answer_bases
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
-from ..events import Event, find_event_class
+from ..events import Event
 from ..logs import fields
 from ..records import EventEmitted
 from ..state import RunState
@@ -37,12 +37,12 @@ def joins_of_sent(program: Program, event: Event, step: str | None) -> tuple[str
 def joins_of_answer(program: Program, state: RunState, name: str, scope: int) -> tuple[str, ...]:
     """Return the fan-ins that collect the answer to a question which belongs to this fan-out (0: to none)."""
     fan_out = state.fan_outs.get(scope)
-    return joins_in(program, find_event_class(name), () if fan_out is None else fan_out.joins)
+    return joins_in(program, program.event_class(name), () if fan_out is None else fan_out.joins)
 
 
 def warn_if_ignored(program: Program, run_id: str, fact: EventEmitted) -> None:
     """Log an event that nobody takes although some step collects its class."""
-    cls = find_event_class(fact.event.name)
+    cls = program.event_class(fact.event.name)
     collectors = [join for join in program.joins(cls) if not is_slot(join)] if cls is not None else []
     if not collectors:
         return

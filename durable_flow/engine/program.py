@@ -49,6 +49,9 @@ class Program(Protocol):
     def targets(self, event: Event) -> tuple[str, ...]:
         """Return the names of the steps that run for each of these events, in definition order."""
 
+    def event_class(self, name: str) -> type[Event] | None:
+        """Return the event class of this stored name: the workflow's own, else what the program has defined last."""
+
     def joins(self, cls: type[Event]) -> tuple[str, ...]:
         """Return the fan-ins that may collect events of this class, as they stand in `EventEmitted.joins`."""
 

@@ -17,9 +17,13 @@ from durable_flow import (
     HumanResponseEvent,
     InputRequiredEvent,
     Journal,
+    Resource,
+    ServiceManager,
     StartEvent,
+    StepStateChanged,
     StopEvent,
     Take,
+    UnhandledEvent,
     Workflow,
     WorkflowRuntimeError,
     step,
@@ -274,6 +278,42 @@ async def test_a_plain_function_collects_too(journal: Journal) -> None:
     assert await Flow(journal=journal).run(count=4) == 12
 
 
+async def test_joins_are_given_resources_and_services(journal: Journal) -> None:
+    def ten() -> int:
+        return 10
+
+    class Flow(Split):
+        @step
+        async def join(self, found: list[Part], factor: Annotated[int, Resource(ten)], word: str) -> Sum | Extra:
+            return Sum(ns=[n * factor for n in [*numbers(found), len(word)]])
+
+        @step
+        async def other(self, found: list[Part]) -> Extra:
+            return Extra(n=len(found))
+
+        @step
+        async def meet(self, total: Sum, extra: Extra, factor: Annotated[int, Resource(ten)]) -> StopEvent:
+            return StopEvent(result=(total.ns, extra.n * factor))
+
+    services = ServiceManager()
+    services.add("word", "four")
+    assert await Flow(journal=journal, service_manager=services).run(count=2) == ([0, 10, 40], 20)
+
+
+async def test_listeners_see_what_a_join_got(journal: Journal) -> None:
+    class Flow(Split):
+        @step
+        async def join(self, found: list[Part]) -> StopEvent:
+            return StopEvent(result=numbers(found))
+
+    seen = []
+    async for event in Flow(journal=journal).run(count=2).stream_events(expose_internal=True):
+        if isinstance(event, StepStateChanged) and event.name == "join":
+            seen.append((event.step_state.name, event.input_event_name))
+        assert not isinstance(event, UnhandledEvent)
+    assert seen == [("RUNNING", "Part"), ("NOT_RUNNING", "Part")]
+
+
 # -- Take --------------------------------------------------------------------------------------------------------------
 
 
@@ -425,6 +465,25 @@ async def test_returned_questions_keep_the_fan_out_open_and_answers_are_collecte
             await handler.send_event(Reply(n=event.n + 10, wait_id=event.wait_id))
     assert await handler == [10, 11]
     assert len(asked) == 2
+
+
+async def test_answers_are_collected_where_another_workflow_has_a_class_of_their_name(journal: Journal) -> None:
+    class Flow(Workflow):
+        @step
+        async def ask(self, ev: StartEvent) -> list[Ask]:
+            return [Ask(n=1)]
+
+        @step
+        async def join(self, replies: list[Reply]) -> StopEvent:
+            return StopEvent(result=numbers(replies))
+
+    class Other(HumanResponseEvent):
+        event_name = "Reply"
+
+    handler = Flow(journal=journal).run(run_id="r")
+    await question_of(handler)
+    await journal.send("r", Reply(n=5))
+    assert await handler == [5]
 
 
 async def test_an_answer_that_a_step_takes_goes_on_within_the_fan_out(journal: Journal) -> None:
@@ -772,20 +831,27 @@ async def test_a_released_run_goes_on_with_what_it_had_collected(journal: Journa
 
 
 async def test_what_is_pending_is_shown_by_the_journal(journal: Journal) -> None:
-    class Flow(Split):
+    class PendingPart(Event):  # no other test has a class of this name
+        n: int
+
+    class Flow(Workflow):
         def __init__(self, **kwargs: Any):
             super().__init__(**kwargs)
             self.began = asyncio.Event()
             self.go = asyncio.Event()
 
         @step
-        async def join(self, found: list[Part]) -> StopEvent:
+        async def split(self, ev: StartEvent) -> list[PendingPart]:
+            return [PendingPart(n=i) for i in range(2)]
+
+        @step
+        async def join(self, found: list[PendingPart]) -> StopEvent:
             self.began.set()
             await self.go.wait()
             return StopEvent(result=numbers(found))
 
     flow = Flow(journal=journal)
-    handler = flow.run(count=2, run_id="r")
+    handler = flow.run(run_id="r")
     await flow.began.wait()
     [pending] = (await journal.state("r")).tasks
     assert (pending.step, pending.event, numbers(list(pending.joined))) == ("join", None, [0, 1])

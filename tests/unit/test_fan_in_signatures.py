@@ -94,8 +94,8 @@ def test_what_is_returned_in_a_list_and_what_alone():
         (Annotated[list[A], Take(1)], r"says Take\(n=1\) about parameter 'found'"),
         (Annotated[list[A], Collect], "says <class"),
         (Annotated[list[A], Collect(), Collect(Take(1))], "says Collect.*, Collect"),
-        (list, "neither an event nor a Context"),
-        (list[int], "neither an event nor a Context"),
+        (list, "no parameter annotated with an event class.*or with a list of them"),
+        (list[int], "no parameter annotated with an event class.*or with a list of them"),
     ],
 )
 def test_a_list_parameter_that_cannot_work(annotation, message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
+from functools import cache
 from itertools import groupby, pairwise
 from typing import get_args
 
@@ -242,16 +243,22 @@ def test_every_delivery_is_a_task_that_completes_at_most_once(records):
 
 @given(histories())
 def test_a_task_counts_the_failures_that_handlers_took_among_its_ancestors(records):
-    """By walking up from each task, over what emitted its event and whose failure it handles."""
+    """By walking up from each task, over what emitted its event, what it joins and whose failure it handles."""
     by_seq = {record.seq: record.fact for record in records}
 
+    @cache
     def recoveries(task_id):
         counted = Counter()
-        while task_id is not None:
-            fact = by_seq[task_id.seq]
-            if isinstance(fact, StepFailed):
-                counted[fact.handler] += 1
-            task_id = fact.task
+        if task_id is None:
+            return counted
+        fact = by_seq[task_id.seq]
+        if isinstance(fact, JoinFired):
+            for seq in (*fact.events, *((fact.source,) if fact.source else ())):
+                counted |= recoveries(by_seq[seq].task)  # the most of each handler in any line of ancestors
+            return counted
+        counted += recoveries(fact.task)
+        if isinstance(fact, StepFailed):
+            counted[fact.handler] += 1
         return counted
 
     state = RunState()
