@@ -44,7 +44,9 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             if inspect.iscoroutine(result):
                 result.close()  # else Python warns later, without saying which step it was
             raise WorkflowRuntimeError(f"{error} (run {run.run_id}, attempt {execution.attempt})") from None
-        fan_out = run.program.fan_outs.get(step) if isinstance(result, list | tuple) else None
+        fan_out = run.program.fan_outs.get(step)
+        if fan_out is not None and not isinstance(result, list | tuple):
+            fan_out = None
         returned = _returned(run, execution, events, fan_out)
         if run.program.verbose:
             narration.step_returned(execution, events)
