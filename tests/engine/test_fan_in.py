@@ -11,6 +11,7 @@ import pytest
 from durable_flow import (
     All,
     Collect,
+    CollectionReleaseEvent,
     ConstantDelayRetryPolicy,
     Context,
     Event,
@@ -20,12 +21,14 @@ from durable_flow import (
     Resource,
     ServiceManager,
     StartEvent,
+    StepFailedEvent,
     StepStateChanged,
     StopEvent,
     Take,
     UnhandledEvent,
     Workflow,
     WorkflowRuntimeError,
+    catch_error,
     step,
 )
 from durable_flow.records import EventEmitted, FanOutClosed, FanOutOpened, JoinFired, StepCompleted
@@ -560,6 +563,87 @@ async def test_a_failure_within_the_fan_out_fails_the_run_and_a_retry_of_the_run
         await flow.run(count=3, run_id="r")
     flow.broken = False
     assert await (await flow.retry("r")) == [0, 1, 2]
+
+
+async def test_what_a_handler_of_failures_returns_is_collected(journal: Journal) -> None:
+    class Flow(Split):
+        @step
+        async def work(self, ev: Part) -> Result:
+            if ev.n == 1:
+                raise ValueError("broken")
+            return Result(n=ev.n)
+
+        @catch_error
+        async def instead(self, ev: StepFailedEvent) -> Result:
+            assert isinstance(ev.input_event, Part)
+            return Result(n=100 + ev.input_event.n)
+
+        @step
+        async def join(self, found: list[Result]) -> StopEvent:
+            return StopEvent(result=sorted(numbers(found)))
+
+    assert await Flow(journal=journal).run(count=3) == [0, 2, 101]
+
+
+async def test_a_list_that_only_a_handler_fills_is_collected(journal: Journal) -> None:
+    """The handler runs in the fan-out of the step that failed, so its events are found there by the checks, too."""
+
+    class Flow(Split):
+        @step
+        async def work(self, ev: Part) -> None:
+            raise ValueError("broken")
+
+        @catch_error
+        async def instead(self, ev: StepFailedEvent) -> Extra:
+            return Extra(n=ev.attempts)
+
+        @step
+        async def join(self, found: list[Extra]) -> StopEvent:
+            return StopEvent(result=numbers(found))
+
+    # That a step ends well only by failing is what the checks call a dead end.
+    assert await Flow(journal=journal, skip_graph_checks={"dead_end"}).run(count=2) == [1, 1]
+
+
+async def test_the_handler_of_a_join_gets_all_that_it_was_called_with(journal: Journal) -> None:
+    class Flow(Split):
+        @step
+        async def join(self, found: list[Part]) -> StopEvent:
+            raise ValueError("broken")
+
+        @catch_error
+        async def instead(self, ev: StepFailedEvent) -> StopEvent:
+            assert isinstance(ev.input_event, CollectionReleaseEvent)
+            return StopEvent(result=(ev.step_name, ev.input_event.events))
+
+    assert await Flow(journal=journal).run(count=2) == ("join", [Part(n=0), Part(n=1)])
+
+
+async def test_a_join_remembers_what_handlers_took_before_it(journal: Journal) -> None:
+    """Else a loop through a fan-out would be recovered for ever."""
+
+    class Flow(Workflow):
+        @step
+        async def split(self, ev: StartEvent | Sum) -> list[Part]:
+            return [Part(n=1), Part(n=2)]
+
+        @step
+        async def work(self, ev: Part) -> Result:
+            if ev.n == 1:
+                raise ValueError("broken")
+            return Result(n=ev.n)
+
+        @catch_error(max_recoveries=2)
+        async def instead(self, ev: StepFailedEvent) -> Result:
+            return Result(n=0)
+
+        @step
+        async def join(self, found: list[Result]) -> Sum | StopEvent:
+            return Sum(ns=numbers(found))
+
+    with pytest.raises(ValueError, match="broken"):
+        await Flow(journal=journal).run(run_id="r")
+    assert len(await records_of(journal, "r", JoinFired)) == 2
 
 
 async def test_a_stop_event_ends_the_run_with_the_fan_out_open(journal: Journal) -> None:

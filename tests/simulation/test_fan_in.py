@@ -17,9 +17,11 @@ from durable_flow import (
     HumanResponseEvent,
     InputRequiredEvent,
     StartEvent,
+    StepFailedEvent,
     StopEvent,
     Take,
     Workflow,
+    catch_error,
     step,
 )
 from durable_flow.joins import due_joins
@@ -30,7 +32,7 @@ from .simulation import Simulation, World, answering
 Node = dict[str, Any]
 """What one element does: `kind`, an `id` of its own, and `children` for those that have some."""
 
-ENDS = ("leaf", "nothing", "fails", "sleeps", "asks", "waits")
+ENDS = ("leaf", "nothing", "fails", "dies", "sleeps", "asks", "waits")
 
 
 class SimTree(StartEvent):
@@ -90,7 +92,7 @@ class Trees(Workflow):
         await self.world.pause()
         return elements(ev.root)
 
-    @step(num_workers=3, retry_policy=ConstantDelayRetryPolicy(maximum_attempts=5, delay=1))
+    @step(num_workers=3, retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=1))
     async def grow(self, ctx: Context, ev: SimGrow) -> list[SimGrow | SimMark] | SimGrow | SimLeaf | SimTreeAsk | None:
         node, kind = ev.node, ev.node["kind"]
         await self.world.pause()
@@ -114,8 +116,16 @@ class Trees(Workflow):
                 await ctx.sleep(1)
             case "fails" if self.world.fails(node["id"]):
                 raise ValueError(node["id"])
+            case "dies":
+                raise ValueError(node["id"])
         await self.world.pause()
         return SimLeaf(id=node["id"], parent=ev.parent)
+
+    @catch_error
+    async def recovers(self, ev: StepFailedEvent) -> SimLeaf:
+        await self.world.pause()
+        assert isinstance(ev.input_event, SimGrow)
+        return SimLeaf(id=ev.input_event.node["id"], parent=ev.input_event.parent)
 
     @step
     async def answered(self, ev: SimTreeReply) -> SimLeaf:
@@ -233,7 +243,7 @@ TREE = {
     "id": "root",
     "children": named(
         [
-            {"kind": "list", "children": [{"kind": k, "children": []} for k in ("fails", "asks", "leaf")]},
+            {"kind": "list", "children": [{"kind": k, "children": []} for k in ("fails", "dies", "asks")]},
             {"kind": "sends", "children": [{"kind": "list", "children": []}, {"kind": "waits", "children": []}]},
             {"kind": "sleeps", "children": []},
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from durable_flow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
+from durable_flow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
 from durable_flow.graph import StepNode, find_problems
 from durable_flow.levels import RUN, find_levels
 
@@ -142,6 +142,13 @@ def test_a_step_with_several_events_keeps_its_list_apart_too():
 def test_events_that_no_step_returns_come_from_outside():
     steps = [one("begin", [StartEvent], StopEvent), one("split", [Piece], listed=[Part]), join("j", [Part], Sum)]
     assert collected(*steps) == {"split": ("j",)}
+
+
+def test_a_handler_of_failures_runs_on_the_level_of_the_steps_it_covers():
+    handler = one("instead", [StepFailedEvent], Result, covers=("work",))
+    steps = [SPLIT, one("work", [Part]), handler, join("end", [Result], StopEvent)]
+    assert collected(*steps) == {"split": ("end",)}
+    assert find_levels(steps, StartEvent).steps[RUN] == {"split", "end"}
 
 
 # -- What is refused ---------------------------------------------------------------------------------------------------
