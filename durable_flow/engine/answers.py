@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ..errors import AlreadyAnsweredError
-from ..events import Event, HumanResponseEvent, event_name, find_event_class
+from ..events import Event, HumanResponseEvent, event_name
 from ..records import EncodedEvent, EventEmitted
 from ..state import RunState, Wait
 from .collecting import joins_of_answer
@@ -63,7 +63,7 @@ class Answers:
         if not isinstance(event, HumanResponseEvent):
             return False
         name = event_name(type(event))
-        return any(wait.is_open and self._takes(wait, name) for wait in self._state.waits.values())
+        return any(wait.is_open and name in wait.wanted for wait in self._state.waits.values())
 
     def require_open(self, event: Event, wait_id: str | None) -> None:
         """Raise AlreadyAnsweredError for an answer to a wait that is not open, by its id or by the event's type."""
@@ -86,13 +86,13 @@ class Answers:
     def _answered_wait(self, name: str) -> str | None:
         """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
         before = self._state.answered.get(name)
-        cls = find_event_class(name)
+        cls = self._program.event_class(name)
         if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
             return None
-        return None if any(w.is_open and self._takes(w, name) for w in self._state.waits.values()) else before
+        return None if any(w.is_open and name in w.wanted for w in self._state.waits.values()) else before
 
     def _satisfies(self, encoded: EncodedEvent, wait: Wait, taken: set[str]) -> bool:
-        if not wait.is_open or wait.wait_id in taken or not self._takes(wait, encoded.name):
+        if not wait.is_open or wait.wait_id in taken or encoded.name not in wait.wanted:
             return False
         if wait.requirements is None:
             return True
@@ -112,16 +112,19 @@ class Answers:
             joins = joins_of_answer(self._program, self._state, emitted.event.name, wait.scope)
         return emitted._replace(answers=wait.wait_id, joins=joins)
 
-    def _takes(self, wait: Wait, name: str) -> bool:
-        """Tell whether events of this name answer the wait; of a returned question, what the answering steps take."""
-        if name in wait.wanted:
-            return True
-        if wait.task is not None or not self._program.answer_bases:
-            return False
-        cls = self._program.event_class(name)
-        return cls is not None and any(
-            issubclass(cls, base) and event_name(base) in wait.wanted for base in self._program.answer_bases
-        )
+
+def answer_names(program: Program) -> tuple[str, ...]:
+    """Return the names of the events that answer a question which a step returns.
+
+    Where a step accepts subclasses, those that the program has defined by now are among them.
+    """
+    classes: dict[type[Event], None] = dict.fromkeys(program.answer_types or (HumanResponseEvent,))
+    pending = list(program.answer_bases)
+    while pending:
+        subclasses = pending.pop().__subclasses__()
+        classes.update(dict.fromkeys(subclasses))
+        pending += subclasses
+    return tuple(dict.fromkeys(event_name(cls) for cls in classes))
 
 
 @lru_cache(maxsize=256)

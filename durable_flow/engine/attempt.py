@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DeserializationError, SerializationError, StepDivergedError, StepReleased, WorkflowRuntimeError
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent, event_name
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent
 from ..incoming import AttentionNeeded, Collectors, Question, StepRaised, StepReturned
 from ..records import EncodedEvent, EventEmitted
 from ..state import Task
 from . import narration
-from .answers import answer_schema
+from .answers import answer_names, answer_schema
 from .collecting import joins_in
 from .execution import Execution
 from .failure import after_failure, describe
@@ -130,7 +130,7 @@ def _returned(run: Run, execution: Execution, events: Sequence[Event], fan_out: 
         fact = EventEmitted(encoded, execution.task_id, execution.attempt, None, targets, joins=joins)
         if isinstance(event, InputRequiredEvent):
             answers = run.program.answer_types or (HumanResponseEvent,)
-            emitted.append(Question(fact, tuple(event_name(cls) for cls in answers), answer_schema(answers)))
+            emitted.append(Question(fact, answer_names(run.program), answer_schema(answers)))
         else:
             emitted.append(fact)
     drafts = execution.finish(completed=True)

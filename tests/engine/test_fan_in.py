@@ -10,6 +10,7 @@ import pytest
 
 from durable_flow import (
     All,
+    AlreadyAnsweredError,
     Collect,
     CollectionReleaseEvent,
     ConstantDelayRetryPolicy,
@@ -1083,6 +1084,28 @@ async def test_an_answer_of_a_subclass_answers_where_it_is_accepted(journal: Jou
     await handler.send_event(SpecialReply(n=2))
     assert await handler == "SpecialReply"
     assert await journal.pending() == []
+
+
+async def test_a_second_answer_of_a_subclass_is_refused(journal: Journal) -> None:
+    refused = asyncio.Event()
+
+    class Flow(Workflow):
+        @step
+        async def ask(self, ev: StartEvent) -> Ask:
+            return Ask(n=1)
+
+        @step(accept_event_subclasses=True)
+        async def answered(self, ev: Reply) -> StopEvent:
+            await refused.wait()
+            return StopEvent(result=ev.n)
+
+    handler = Flow(journal=journal).run(run_id="r")
+    await question_of(handler)
+    await handler.send_event(SpecialReply(n=1))
+    with pytest.raises(AlreadyAnsweredError):
+        await handler.send_event(SpecialReply(n=2))
+    refused.set()
+    assert await handler == 1
 
 
 async def test_every_event_may_be_watched_by_one_step(journal: Journal) -> None:
