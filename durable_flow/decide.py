@@ -27,6 +27,7 @@ from .records import (
     ChildEnded,
     EventEmitted,
     Fact,
+    FanOutOpened,
     MessageReceived,
     RunCancelled,
     RunCompleted,
@@ -59,9 +60,13 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if incoming.task not in state.tasks:
                 return []
             _add_drafts(state, facts, incoming.drafts)
+            opened = 0
+            if incoming.fan_out is not None:
+                facts.append(FanOutOpened(incoming.task, incoming.attempt, *incoming.fan_out))
+                opened = state.seq + len(facts)
             for emitted in incoming.emitted:
                 if isinstance(emitted, Question):
-                    _add_question(state, facts, emitted)
+                    _add_question(state, facts, emitted, opened or state.tasks[incoming.task].scope)
                 else:
                     _add_event(facts, emitted)
             if state.waits:
@@ -134,7 +139,7 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             facts.append(
                 RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments, incoming.parent)
             )
-            facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
+            facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets, joins=incoming.joins))
         case _:
             assert_never(incoming)
     return facts
@@ -171,11 +176,11 @@ def _add_wait(state: RunState, facts: list[Fact], draft: WaitOpened) -> None:
         facts.append(StreamPublished(first, ("",), None, 0, 0, (draft.prompt,), wait_id))
 
 
-def _add_question(state: RunState, facts: list[Fact], question: Question) -> None:
+def _add_question(state: RunState, facts: list[Fact], question: Question, scope: int) -> None:
     prompt = question.emitted.event
     facts.append(question.emitted)
     wait = WaitOpened(
-        "", None, 0, question.wanted[0], 0, False, question.wanted, None, None, prompt, True, question.schema
+        "", None, 0, question.wanted[0], 0, False, question.wanted, None, None, prompt, True, question.schema, scope
     )  # fmt: skip
     _add_wait(state, facts, wait)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, TypeVar, assert_never
 
+from .fold_joins import add_to_joins, close_fan_out, fire_join, hold, open_fan_out
 from .records import (
     CALL,
     CHECKPOINT,
@@ -26,6 +27,9 @@ from .records import (
     EffectReused,
     EventCollected,
     EventEmitted,
+    FanOutClosed,
+    FanOutOpened,
+    JoinFired,
     MessageReceived,
     Place,
     Record,
@@ -50,7 +54,7 @@ from .records import (
     WaitOpened,
     WaitTimedOut,
 )
-from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, RunState, Task, Timer, Wait
+from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, Member, RunState, Task, Timer, Wait
 
 MAX_UNHANDLED = 20
 
@@ -158,6 +162,14 @@ def evolve(state: RunState, record: Record) -> None:
                 _failed(state, fact, at)
             else:
                 _handled(state, fact, fact.handler, seq, at)
+        case FanOutOpened():
+            open_fan_out(state, fact, seq)
+        case JoinFired():
+            joined, recoveries = fire_join(state, fact)
+            task_id = TaskId(seq, fact.step)
+            _add_task(state, Task(task_id, None, at, recoveries=recoveries, joined=joined, scope=fact.scope))
+        case FanOutClosed():
+            close_fan_out(state, fact)
         case RunStarted():
             state.workflow, state.uid, state.shape, state.arguments = (
                 fact.workflow,
@@ -229,11 +241,19 @@ def _emitted(state: RunState, fact: EventEmitted, seq: int, at: int) -> None:
         effect = Effect(Place(SENT, fact.event.name, fact.k), seq, (fact.event, fact.step))
         _keep(state, fact.task, fact.attempt, effect)
     recoveries = _recoveries(state, fact.task)
+    scope = _scope(state, fact) if state.fan_outs else 0
     for step in fact.targets:
-        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries))
+        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries, scope=scope))
+    if fact.joins:
+        add_to_joins(state, fact.joins, Member(seq, fact.event, recoveries), scope)
     if fact.answers is not None:
         state.waits[fact.answers].answer = fact.event
-    elif not fact.targets and len(state.unhandled) < MAX_UNHANDLED and fact.event.name not in state.unhandled:
+    elif (
+        not fact.targets
+        and not fact.joins
+        and len(state.unhandled) < MAX_UNHANDLED
+        and fact.event.name not in state.unhandled
+    ):
         state.unhandled.append(fact.event.name)
 
 
@@ -244,6 +264,8 @@ def _add_task(state: RunState, task: Task) -> None:
     if queue is None:
         queue = state.runnable[task_id.step] = {}
     queue[task_id] = None
+    if task.scope:
+        hold(state, task.scope, 1)
 
 
 def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None:
@@ -252,11 +274,23 @@ def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None
     return None if task is None else task.recoveries
 
 
+def _scope(state: RunState, fact: EventEmitted) -> int:
+    """Return the fan-out that an event belongs to: that of its question, or what its task was in or has opened."""
+    if fact.answers is not None and state.waits[fact.answers].task is None:
+        return state.waits[fact.answers].scope
+    task = state.tasks.get(fact.task) if fact.task is not None else None
+    if task is None:
+        return 0
+    return task.opened if task.opened and fact.k is None else task.scope
+
+
 def _opened(state: RunState, fact: WaitOpened, seq: int) -> None:
     state.waits[fact.wait_id] = Wait(
         fact.wait_id, fact.task, fact.attempt, fact.wanted, fact.requirements, fact.deadline, fact.prompt, fact.human,
-        state.last_at, fact.schema,
+        state.last_at, fact.schema, scope=fact.scope,
     )  # fmt: skip
+    if fact.scope:
+        hold(state, fact.scope, 1)
     if fact.task is None:
         # The question was returned, so nobody has to handle its event.
         if fact.prompt is not None and fact.prompt.name in state.unhandled:
@@ -271,6 +305,8 @@ def _settle(state: RunState, wait: Wait, seq: int) -> None:
     wait.settled_at = seq
     if wait.task is None:
         del state.waits[wait.wait_id]
+        if wait.scope:
+            hold(state, wait.scope, -1)
     elif wait.task in state.tasks and state.tasks[wait.task].attempt == wait.attempt:
         _suspend(state, wait.task, -1)
 
@@ -322,6 +358,8 @@ def _ended_task(state: RunState, task_id: TaskId) -> None:
     state.delayed.pop(task_id, None)
     if task.open:
         state.waiting_tasks -= 1
+    if task.scope:
+        hold(state, task.scope, -1)
     if task.effects is not None:
         for timer in [t for t in state.timers.values() if t.task == task_id]:
             del state.timers[timer.seq]
@@ -336,7 +374,8 @@ def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int)
     assert fact.event is not None
     before = _recoveries(state, fact.task) or {}
     recoveries = {**before, handler: before.get(handler, 0) + 1}
-    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries))
+    scope = state.tasks[fact.task].scope
+    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries, scope=scope))
     _ended_task(state, fact.task)
 
 
@@ -395,4 +434,8 @@ def _cleared(state: RunState) -> None:
     state.waits.clear()
     state.timers.clear()
     state.buffers.clear()
+    state.fan_outs.clear()
+    state.slots.clear()
+    state.ripe.clear()
+    state.idle.clear()
     state.waiting_tasks = 0

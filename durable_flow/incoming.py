@@ -12,7 +12,7 @@ from .records import EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, 
 
 
 class StartRequested(NamedTuple):
-    """A run begins. `targets` are the steps that take the start event."""
+    """A run begins. `targets` are the steps that take the start event, `joins` the fan-ins that collect it."""
 
     workflow: str
     uid: str
@@ -21,6 +21,7 @@ class StartRequested(NamedTuple):
     event: EncodedEvent
     targets: tuple[str, ...]
     parent: str | None = None
+    joins: tuple[str, ...] = ()
 
 
 class Question(NamedTuple):
@@ -31,10 +32,21 @@ class Question(NamedTuple):
     schema: str | None
 
 
+class Collectors(NamedTuple):
+    """Who collects the elements of a list that a step returns: the joins, and after how many events each fires.
+
+    0 is all of them. Steps with several event parameters need no mention: they take what meets within the fan-out.
+    """
+
+    joins: tuple[str, ...]
+    takes: tuple[int, ...]
+
+
 class StepReturned(NamedTuple):
     """A step came to its end, with the drafts its completion carries and what it returned, in order.
 
-    `stop` is the StopEvent among what it returned; nothing after it counts.
+    `stop` is the StopEvent among what it returned; nothing after it counts. `fan_out` is given if it returned a list
+    that is collected again.
     """
 
     task: TaskId
@@ -42,6 +54,7 @@ class StepReturned(NamedTuple):
     drafts: tuple[Fact, ...]
     emitted: tuple[EventEmitted | Question, ...]
     stop: EncodedEvent | None = None
+    fan_out: Collectors | None = None
 
 
 class StepRaised(NamedTuple):

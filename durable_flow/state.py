@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .records import EncodedEvent, EncodedValue, ErrorInfo, Place, TaskId
 
@@ -36,11 +36,12 @@ class Task:
     `began_at` is when the first of them began and `failed_at` when the last one came, `exception` what it raised.
     `recoveries` counts by handler the failures that it took among the task's ancestors; several tasks may share it.
     `effects` are the recorded effects by attempt and place. `open` counts the open waits, timers and children of this
-    attempt.
+    attempt. The task of a fan-in has no `event` but the `joined` ones. `scope` is the fan-out that it belongs to and
+    keeps open, 0 for none; `opened` the one that its returned events belong to.
     """
 
     id: TaskId
-    event: EncodedEvent
+    event: EncodedEvent | None
     created_at: int
     attempt: int = 1
     failures: int = 0
@@ -53,11 +54,63 @@ class Task:
     failed_at: int | None = None
     exception: EncodedValue | None = None
     recoveries: dict[str, int] | None = None
+    joined: tuple[EncodedEvent, ...] | None = None
+    scope: int = 0
+    opened: int = 0
+
+
+class Member(NamedTuple):
+    """An event that a fan-in has collected, with the seq of its record, and what its task had of `Task.recoveries`."""
+
+    seq: int
+    event: EncodedEvent
+    recoveries: dict[str, int] | None = None
+
+
+@dataclass(slots=True)
+class Slots:
+    """What a step with several event parameters has collected in one fan-out: `number` of them, events by parameter."""
+
+    number: int
+    events: dict[str, list[Member]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class FanOut:
+    """A returned list that is being collected again.
+
+    `parent` is the fan-out that it belongs to, 0 for none. `open` counts what keeps it open: pending tasks, questions
+    and fan-outs within it. `takes` are the joins that fire after a number of events. `members` holds what each join has
+    collected, until it fires; `slots` what steps with several event parameters have, by step. `recoveries` are those of
+    the task that returned the list.
+    """
+
+    parent: int
+    takes: dict[str, int]
+    members: dict[str, list[Member]]
+    recoveries: dict[str, int] | None = None
+    slots: dict[str, Slots] = field(default_factory=dict)
+    open: int = 0
+
+    @property
+    def joins(self) -> dict[str, int]:
+        """The steps that collect the list, those that have fired included, each with its number (0: all)."""
+        return {**dict.fromkeys(self.members, 0), **self.takes}
+
+
+class ScopedStep(NamedTuple):
+    """A fan-in in one fan-out: the seq of its record (0: in none), and the step."""
+
+    scope: int
+    step: str
 
 
 @dataclass(slots=True)
 class Wait:
-    """An awaited event. `answer` and `answered_at` (a seq) are set once it came; `timed_out` if it did not in time."""
+    """An awaited event. `answer` and `answered_at` (a seq) are set once it came; `timed_out` if it did not in time.
+
+    `scope` is the fan-out that a returned question belongs to, 0 for none.
+    """
 
     wait_id: str
     task: TaskId | None
@@ -72,6 +125,7 @@ class Wait:
     answer: EncodedEvent | None = None
     settled_at: int = 0
     timed_out: bool = False
+    scope: int = 0
 
     @property
     def is_open(self) -> bool:
@@ -117,6 +171,9 @@ class RunState:
     workers that were gone, since anything else happened. `children` are the runs that steps started, by the seq of
     their start: those that have not ended, and those of pending tasks. `revivals` counts how often the run went on
     after its end; `parent` is the run that started it and ends it with itself.
+    `fan_outs` are the open ones by the seq of their record,
+    `slots` what steps with several event parameters have collected outside of any. `ripe` indexes the fan-ins that have
+    enough to fire, `idle` the fan-outs in which nothing is pending.
     """
 
     workflow: str = ""
@@ -143,6 +200,10 @@ class RunState:
     delayed: dict[TaskId, int] = field(default_factory=dict)
     waiting_tasks: int = 0
     buffers: dict[str, list[EncodedEvent]] = field(default_factory=dict)
+    fan_outs: dict[int, FanOut] = field(default_factory=dict)
+    slots: dict[str, Slots] = field(default_factory=dict)
+    ripe: dict[ScopedStep, None] = field(default_factory=dict)
+    idle: dict[int, None] = field(default_factory=dict)
     waits: dict[str, Wait] = field(default_factory=dict)
     answered: dict[str, str] = field(default_factory=dict)
     timers: dict[int, Timer] = field(default_factory=dict)
@@ -174,8 +235,11 @@ class RunState:
 
     @property
     def parked(self) -> bool:
-        """Tell whether every pending task waits for an event, a timer or a child, and at least one thing is awaited."""
-        if len(self.tasks) > self.waiting_tasks:
+        """Tell whether every pending task waits for an event, a timer or a child, and at least one thing is awaited.
+
+        A run whose next fan-in is due is not parked.
+        """
+        if len(self.tasks) > self.waiting_tasks or self.ripe or self.idle:
             return False
         return self.waiting_tasks > 0 or any(wait.is_open for wait in self.waits.values())
 

@@ -35,6 +35,7 @@ from .attachment import Attachment
 from .children import cancel_unused, leave_children
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
+from .collecting import joins_of_sent
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
@@ -164,7 +165,7 @@ class Engine:
         """Return what begins a run. Raises SerializationError for a start event that cannot be encoded."""
         return StartRequested(
             program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
-            program.targets(event), parent,
+            program.targets(event), parent, joins_of_sent(program, event, None) if program.has_joins else (),
         )  # fmt: skip
 
     async def resume(self, program: Program, run_id: str) -> Attachment:
@@ -309,7 +310,8 @@ class Engine:
             return False
         run = self.new_run(program, claim, state)
         run.told(records)
-        run.keep_live(start.event, event, start.targets)
+        if not start.joins:
+            run.keep_live(start.event, event, start.targets)
         self.adopt(attachment, run)
         if attachment.stepwise:
             run.gate = Gate(run)

@@ -33,6 +33,7 @@ from ..incoming import (
     TimerDue,
     WaitDue,
 )
+from ..joins import due_joins
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
 from ..logs import fields, said
 from ..records import (
@@ -58,6 +59,7 @@ from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
 from .answers import Answers
 from .attempt import make_attempt
 from .clock import MICROSECONDS, Clock
+from .collecting import incomplete_sets, joins_of_sent, warn_if_ignored
 from .drafts import Drafts
 from .execution import Execution
 from .internal import Internals, Listener
@@ -175,7 +177,6 @@ class Run:
         self._timers: dict[int, list[asyncio.Future[Any]]] = {}
         self._diverged: set[tuple[TaskId, Place]] = set()
         self._messages: set[int] = set()
-        self._answers = Answers(self.run_id, state, program.codec)
         # The runs that its steps have started, once one has.
         self.children: Children | None = None
         # Holds tasks back, in a stepwise run.
@@ -185,6 +186,7 @@ class Run:
         self.places: frozenset[Places] = frozenset()
         # What was published up to here, others than this engine have published.
         self.position_before = state.position
+        self._answers = Answers(self.run_id, state, program)
 
     # -- In ------------------------------------------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class Run:
                     f"anything was recorded. Look for what kills it, then flow.resume({self.run_id!r})"
                 )
             )
-        elif self._inbox:
+        elif self._inbox or self.state.ripe or self.state.idle:
             self._turn_soon()  # what waited for the run comes first; it acts when that is durable
         else:
             self._act_or_drop()
@@ -227,6 +229,7 @@ class Run:
     def receive(self, event: Event, step: str | None = None, wait_id: str | None = None) -> Reply:
         """Take an event from outside; the reply ends when it is durable. Raises what makes it unacceptable."""
         targets = route(self.program, self.run_id, event, step)
+        joins = joins_of_sent(self.program, event, step) if self.program.has_joins else ()
         encoded = self.program.codec.encode_event(event)
         wait_id = wait_id or named_wait(event)
         if self.state.ended:
@@ -238,7 +241,7 @@ class Run:
             emitted = EventEmitted(encoded, None, 0, None, ())
             self.accept(EventReceived(emitted, None, encoded), reply)
         else:
-            self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id)), reply)
+            self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id, joins)), reply)
         return reply
 
     def asks_for(self, event: Event, wait_id: str | None) -> bool:
@@ -271,12 +274,14 @@ class Run:
                 raise DeserializationError(f"messages come in JSON, and this one in {encoded.codec!r}; it is not read")
             event = self.program.codec.decode_event(encoded)
             targets = route(self.program, self.run_id, event, row.step)
+            joins = joins_of_sent(self.program, event, row.step) if self.program.has_joins else ()
             stop = encoded if isinstance(event, StopEvent) else None
         except DurableFlowError as error:
             extra = fields("message_unroutable", self.run_id, row.step, row=row.id)
             logger.error("message %d of run %s reaches no step: %s", row.id, self.run_id, said(error), extra=extra)
             return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
-        return EventReceived(EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), message, stop)
+        emitted = EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id, joins)
+        return EventReceived(emitted, message, stop)
 
     @property
     def is_quiet(self) -> bool:
@@ -303,6 +308,7 @@ class Run:
         records: list[Record] = []
         after = self.state.seq
         try:
+            self._fire_joins(now, records)
             for incoming, reply in inbox:
                 incoming = self._prepared(incoming, reply)
                 facts = decide(self.state, incoming)
@@ -312,6 +318,7 @@ class Run:
                         self._replies.append((self.state.seq, reply))
                     else:
                         reply.set_exception(self._finished_error())
+                self._fire_joins(now, records)
             if records:
                 append = Append(self.claim.run, self.run_id, after, self.claim.epoch, records, self._update())
                 self._append = self.store.submit(append)
@@ -342,6 +349,11 @@ class Run:
             record = Record(self.state.seq + 1, now, at == last, fact)
             evolve(self.state, record)
             records.append(record)
+
+    def _fire_joins(self, now: int, records: list[Record]) -> None:
+        """Add what the fan-ins do about the state: a group each, in the same append."""
+        while (self.state.ripe or self.state.idle) and (facts := due_joins(self.state)):
+            self._apply(facts, now, records)
 
     def _prepared(self, incoming: Incoming, reply: Reply | None) -> Incoming:
         """Add what only the live objects know: which wait an event satisfies, and the end's drafts of everybody."""
@@ -482,6 +494,8 @@ class Run:
             case ChildEnded():
                 if self.children is not None:
                     self.children.ended(fact.child)
+            case EventEmitted(targets=(), joins=(), answers=None) if self.program.has_joins:
+                warn_if_ignored(self.program, self.run_id, fact)
             case _:
                 pass  # nobody in this process waits for it
 
@@ -542,6 +556,7 @@ class Run:
         message += f"Currently active steps: {active}" if active else "No steps active"
         if self.state.unhandled:
             message += f". Events that no step handled: {', '.join(self.state.unhandled)}"
+        message += incomplete_sets(self.state)
         return f"{message} (run {self.run_id}; flow.retry({self.run_id!r}) goes on with a new budget)"
 
     def running_steps(self) -> list[str]:
@@ -558,8 +573,7 @@ class Run:
         step = task.id.step
         self.running.setdefault(step, {})[task.id] = execution
         self.workers.take(step)
-        live = self._live_events.pop(id(task.event), None)
-        event = live[1] if live is not None and task.attempt == 1 else None
+        event = None if task.event is None else self.take_live(task, task.event)
         if self.internals is not None:
             self.internals.started(execution)
         execution.worker_task = self.loop.create_task(make_attempt(self, execution, task, event))
@@ -582,10 +596,15 @@ class Run:
         if len(targets) == 1:
             self._live_events[id(encoded)] = (encoded, event)
 
-    def event_of(self, task: Task) -> Event:
-        """Return the event of a task that has not started."""
-        live = self._live_events.get(id(task.event))
-        return live[1] if live is not None else self.program.codec.decode_event(task.event)
+    def event_of(self, encoded: EncodedEvent) -> Event:
+        """Return an event of a task that has not started."""
+        live = self._live_events.get(id(encoded))
+        return live[1] if live is not None else self.program.codec.decode_event(encoded)
+
+    def take_live(self, task: Task, encoded: EncodedEvent) -> Event | None:
+        """Return the event object that was kept for the task, if this is its first attempt."""
+        live = self._live_events.pop(id(encoded), None)
+        return live[1] if live is not None and task.attempt == 1 else None
 
     def suspended(self, execution: Execution) -> None:
         """A strand of the step waits: its worker is free for another task."""

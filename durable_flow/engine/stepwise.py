@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ..due import Limits
 from ..errors import WorkflowRuntimeError
 from ..events import Event
-from ..records import TaskId
+from ..records import EncodedEvent, TaskId
+from ..state import Task
 
 if TYPE_CHECKING:
     from .run import Run
@@ -55,9 +56,10 @@ class Gate:
         for task in self._run.state.tasks.values():
             if task.id in self._let or any(task.id.seq == shown.seq for _, shown in self._shown.values()):
                 continue
-            event = self._run.event_of(task)
-            self._shown[id(event)] = (event, task.id)
-            held.append(event)
+            for encoded in _inputs(task):
+                event = self._run.event_of(encoded)
+                self._shown[id(event)] = (event, task.id)
+                held.append(event)
         self._held = held
 
     def look(self) -> None:
@@ -96,9 +98,14 @@ class Gate:
         if shown is None or shown[0] is not event:
             return False
         task = self._run.state.tasks.get(shown[1])
-        if task is not None and self._run.program.codec.encode_event(event) != task.event:
+        if task is not None and self._run.program.codec.encode_event(event) not in _inputs(task):
             raise WorkflowRuntimeError(
                 f"run {self._run.run_id}: the held {type(event).__name__} was changed after its step had returned it. "
                 "It stands in the journal as it was returned; let the step return what the next one is to get"
             )
         return True
+
+
+def _inputs(task: Task) -> tuple[EncodedEvent, ...]:
+    """Return what a task is called with: its event, or those that a fan-in has joined."""
+    return (task.event,) if task.event is not None else task.joined or ()

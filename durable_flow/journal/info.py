@@ -64,14 +64,18 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """A pending task: the event that a step has not finished. `attempt` counts from 1."""
+    """A pending task: the event that a step has not finished. `attempt` counts from 1.
+
+    A task with several events, of a step that collects, has `joined` and no `event`.
+    """
 
     id: TaskId
     step: str
-    event: Event
+    event: Event | None
     attempt: int
     retry_at: datetime | None
     error: ErrorInfo | None
+    joined: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

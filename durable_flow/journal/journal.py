@@ -164,9 +164,12 @@ class Journal:
             for w in state.waits.values() if w.is_open
         )  # fmt: skip
         tasks = tuple(
-            TaskInfo(t.id, t.id.step, self._event(t.event), t.attempt, moment(t.retry_at), t.error)
+            TaskInfo(
+                t.id, t.id.step, None if t.event is None else self._event(t.event), t.attempt, moment(t.retry_at),
+                t.error, tuple(self._event(event) for event in t.joined or ()),
+            )
             for t in state.tasks.values()
-        )
+        )  # fmt: skip
         return StateInfo(
             run_id=run_id,
             seq=state.seq,

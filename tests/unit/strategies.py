@@ -8,7 +8,7 @@ shrink it and a plain generator of random numbers can make many.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from durable_flow.incoming import (
     CancelRequested,
     ChildAsks,
     ChildOver,
+    Collectors,
     EffectsCommitted,
     EventReceived,
     Incoming,
@@ -36,6 +37,7 @@ from durable_flow.incoming import (
     TimerDue,
     WaitDue,
 )
+from durable_flow.joins import due_joins
 from durable_flow.records import (
     CALL,
     CHECKPOINT,
@@ -72,6 +74,10 @@ from durable_flow.state import Effect, RunState, Task, Wait
 
 ROUTES = {"Start": ("first",), "Work": ("work",), "Both": ("first", "work"), "Answer": ("first",), "Lost": ()}
 EVENTS = ("Work", "Both", "Lost")
+# What collects: "gather" a whole list, "few" the first two, "pair" one each of two events.
+JOINS = {"Work": ("gather", "few", "pair.a/2"), "Both": ("gather",), "Lost": ("pair.b/2",), "Answer": ("few",)}
+STEPS = ("first", "work", "gather", "few", "pair")
+LIST = Collectors(("gather", "few"), (0, 2))
 KEYS = ("n", "m")
 BUFFER = "\0buffer:both"
 
@@ -120,7 +126,8 @@ class Actor:
         place, record = self.history.take(SENT, sent.name)
         content = (sent, None)
         if self._recorded(place, record, content) is None:
-            fact = EventEmitted(sent, self.task, self.attempt, place.k, ROUTES[sent.name])
+            joins = joins_in(sent.name, ())
+            fact = EventEmitted(sent, self.task, self.attempt, place.k, ROUTES[sent.name], joins=joins)
             self._draft(fact)
 
     def collect(self, collected: EncodedEvent) -> None:
@@ -205,18 +212,22 @@ class Actor:
     def commit(self, *facts: Fact) -> None:
         self.run.accept(EffectsCommitted((*self.run.drafts.take(self.task, self.run.actors), *facts)))
 
-    def returns(self, events: tuple[EncodedEvent, ...], ask: bool, stop: bool) -> None:
+    def returns(self, events: tuple[EncodedEvent, ...], ask: bool, stop: bool, as_list: bool) -> None:
         drafts = self._finish(completed=True)
         if stop:
             drafts += self.run.drafts.take_all()
+        around = self.run.state.tasks[self.task].scope if self.task in self.run.state.tasks else 0
+        bound = LIST.joins if as_list else self.run.joins_of(around)
         returned: list[EventEmitted | Question] = [
-            EventEmitted(e, self.task, self.attempt, None, ROUTES[e.name]) for e in events
+            EventEmitted(e, self.task, self.attempt, None, ROUTES[e.name], joins=joins_in(e.name, bound))
+            for e in events
         ]
         if ask:
             question = EventEmitted(event("Question"), self.task, self.attempt, None, ())
             returned.append(Question(question, ("Answer",), None))
         end = event("Stop") if stop else None
-        self.run.accept(StepReturned(self.task, self.attempt, drafts, tuple(returned), end))
+        fan_out = LIST if as_list else None
+        self.run.accept(StepReturned(self.task, self.attempt, drafts, tuple(returned), end, fan_out))
 
     def raises(self, retry_after: int | None, attention: str | None = None, handler: str | None = None) -> None:
         drafts = self._finish(completed=False)
@@ -308,6 +319,12 @@ class Simulation:
         if isinstance(incoming, EventReceived) and incoming.stop is None:
             incoming = incoming._replace(emitted=self._matched((incoming.emitted,), taken)[0])
         self._append(decide(self.state, incoming))
+        while facts := due_joins(self.state):
+            self._append(facts)
+
+    def joins_of(self, scope: int) -> Collection[str]:
+        """Return what still collects the list of a fan-out."""
+        return self.state.fan_outs[scope].joins if scope else ()
 
     def _append(self, facts: Sequence[Fact]) -> None:
         for n, fact in enumerate(facts, 1):
@@ -323,8 +340,10 @@ class Simulation:
                 for wait in self._open_waits():
                     if fact.event.name in wait.wanted and wait.wait_id not in taken:
                         taken.add(wait.wait_id)
-                        targets = () if wait.task is not None else fact.targets
-                        fact = fact._replace(answers=wait.wait_id, targets=targets)
+                        own = wait.task is not None
+                        targets = () if own else fact.targets
+                        joins = () if own else joins_in(fact.event.name, self.joins_of(wait.scope))
+                        fact = fact._replace(answers=wait.wait_id, targets=targets, joins=joins)
                         break
             result.append(fact)
         return tuple(result)
@@ -382,7 +401,8 @@ class Simulation:
         elif b == 6 and a < 4:
             actor.raises(None, "look at it")
         else:
-            actor.returns(tuple(event(name) for name in EVENTS[: a % 3]), ask=b == 1, stop=b == 7 and a < 4)
+            events = tuple(event(name) for name in EVENTS[: a % 3])
+            actor.returns(events, ask=b in (1, 8), stop=b == 7 and a < 4, as_list=b in (4, 8))
 
     def outside(self, a: int, b: int) -> None:
         if b % 4 == 3:
@@ -397,7 +417,8 @@ class Simulation:
             self.accept(EventReceived(stop, message, event("Stop"), self.drafts.take_all()))
             return
         name = ("Answer", "Answer", *EVENTS)[a % 5]
-        self.accept(EventReceived(EventEmitted(event(name), None, 0, None, ROUTES[name]), message))
+        emitted = EventEmitted(event(name), None, 0, None, ROUTES[name], joins=joins_in(name, ()))
+        self.accept(EventReceived(emitted, message))
 
     def child(self, a: int, b: int) -> None:
         children = [c for c in self.state.children.values() if not c.ended_at]
@@ -436,11 +457,15 @@ class Simulation:
             self.resume(a, b)
 
     def resume(self, a: int, b: int) -> None:
-        before = self.state.seq
         if self.state.ended or self.state.attention:
             self.boot()
-        self.accept(ResumeRequested("a person"))
-        assert self.state.seq - before <= 1
+        resume = ResumeRequested("a person")
+        assert len(decide(self.state, resume)) <= 1
+        self.accept(resume)
+
+
+def joins_in(name: str, bound: Collection[str]) -> tuple[str, ...]:
+    return tuple(join for join in JOINS.get(name, ()) if "." in join or join in bound)
 
 
 def _effect(actor: Actor, a: int, b: int) -> None:
