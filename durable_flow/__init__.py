@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
 from .errors import (
@@ -40,6 +41,7 @@ from .errors import (
     WriteOutcomeUnknown,
 )
 from .events import (
+    CollectionReleaseEvent,
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
@@ -58,7 +60,7 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -121,7 +123,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "All",
     "AlreadyAnsweredError",
+    "ChildInfo",
+    "Collect",
+    "CollectionReleaseEvent",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
@@ -170,6 +176,7 @@ __all__ = [
     "StopEvent",
     "StreamItem",
     "StreamResetEvent",
+    "Take",
     "TaskInfo",
     "UnhandledEvent",
     "UnknownEvent",

@@ -8,6 +8,8 @@ from typing import assert_never
 from .incoming import (
     AttentionNeeded,
     CancelRequested,
+    ChildAsks,
+    ChildOver,
     EffectsCommitted,
     EventReceived,
     ImportRequested,
@@ -22,8 +24,11 @@ from .incoming import (
     WaitDue,
 )
 from .records import (
+    ChildAsked,
+    ChildEnded,
     EventEmitted,
     Fact,
+    FanOutOpened,
     MessageReceived,
     RunCancelled,
     RunCompleted,
@@ -57,9 +62,13 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if incoming.task not in state.tasks:
                 return []
             _add_drafts(state, facts, incoming.drafts)
+            opened = 0
+            if incoming.fan_out is not None:
+                facts.append(FanOutOpened(incoming.task, incoming.attempt, *incoming.fan_out))
+                opened = state.offset + state.seq + len(facts)
             for emitted in incoming.emitted:
                 if isinstance(emitted, Question):
-                    _add_question(state, facts, emitted)
+                    _add_question(state, facts, emitted, opened or state.tasks[incoming.task].scope)
                 else:
                     _add_event(facts, emitted)
             if state.waits:
@@ -103,6 +112,16 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             wait = state.waits.get(incoming.wait_id)
             if wait is not None and wait.is_open:
                 facts.append(WaitTimedOut(incoming.wait_id))
+        case ChildAsks():
+            child = state.children.get(incoming.child)
+            if child is not None and not child.ended_at and incoming.position > child.asked:
+                facts.append(ChildAsked(incoming.child, incoming.position))
+                first = state.position + 1
+                facts.append(StreamPublished(first, ("",), None, 0, 0, (incoming.prompt,), incoming.wait_id))
+        case ChildOver():
+            child = state.children.get(incoming.child)
+            if child is not None and not child.ended_at:
+                facts.append(ChildEnded(incoming.child, incoming.status))
         case TimeIsUp():
             _add_drafts(state, facts, incoming.drafts)
             facts.append(RunTimedOut(incoming.message))
@@ -119,9 +138,11 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             if state.ended in (FAILED, TIMED_OUT) or (state.attention and not state.ended):
                 facts.append(RunResumed(incoming.by))
         case StartRequested():
-            facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
+            facts.append(
+                RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments, incoming.parent)
+            )
             facts.extend(incoming.context)
-            facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets))
+            facts.append(EventEmitted(incoming.event, None, 0, None, incoming.targets, joins=incoming.joins))
         case ImportRequested():
             facts.append(RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments))
             facts.append(StateImported(incoming.parent, incoming.seq, incoming.state))
@@ -164,11 +185,11 @@ def _add_wait(state: RunState, facts: list[Fact], draft: WaitOpened) -> None:
         facts.append(StreamPublished(first, ("",), None, 0, 0, (draft.prompt,), wait_id))
 
 
-def _add_question(state: RunState, facts: list[Fact], question: Question) -> None:
+def _add_question(state: RunState, facts: list[Fact], question: Question, scope: int) -> None:
     prompt = question.emitted.event
     facts.append(question.emitted)
     wait = WaitOpened(
-        "", None, 0, question.wanted[0], 0, False, question.wanted, None, None, prompt, True, question.schema
+        "", None, 0, question.wanted[0], 0, False, question.wanted, None, None, prompt, True, question.schema, scope
     )  # fmt: skip
     _add_wait(state, facts, wait)
 

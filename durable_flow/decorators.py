@@ -9,6 +9,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import WorkflowValidationError
+from .graph import GRAPH_CHECKS
 from .problems import Problems
 from .recovery import Recovery
 from .retry_policy import RetryPolicy
@@ -36,7 +37,12 @@ _MARK = "_durable_step"
 def step(function: F, /) -> F: ...
 @overload
 def step(
-    *, workflow: type[Workflow] | None = None, num_workers: int = 4, retry_policy: RetryPolicy | None = None
+    *,
+    workflow: type[Workflow] | None = None,
+    num_workers: int = 4,
+    retry_policy: RetryPolicy | None = None,
+    skip_graph_checks: Collection[str] | None = None,
+    accept_event_subclasses: bool = False,
 ) -> Callable[[F], F]: ...
 def step(
     function: Any = None,
@@ -45,6 +51,8 @@ def step(
     workflow: type[Workflow] | None = None,
     num_workers: int = 4,
     retry_policy: RetryPolicy | None = None,
+    skip_graph_checks: Collection[str] | None = None,
+    accept_event_subclasses: bool = False,
 ) -> Any:
     """Make a step of a method or function; also usable without parentheses.
 
@@ -52,19 +60,29 @@ def step(
     the context; order and names are free. Other parameters keep their defaults. The return annotation names the events
     that the step may return: one, several (`A | B`), a list of them, or None. A plain function runs in a thread.
 
+    A parameter `list[E]` collects what becomes of the list that a step returned: the step runs once, when nothing in
+    that fan-out is pending any more; `Annotated[list[E], Collect(Take(n))]` at the n-th event. With several event
+    parameters the step runs for each set of one each, the oldest first, within one fan-out.
+
     Args:
         workflow: for functions outside a class: the workflow class that gets the step. Its subclasses do not.
         num_workers: how many tasks of this step run at once within a run; the rest wait in order of arrival.
         retry_policy: decides after each failure whether and when to try again. None: the run fails.
+        skip_graph_checks: checks that leave this step out, of "reachability", "terminal_event" and "dead_end".
+        accept_event_subclasses: also take events whose class is derived from an accepted one; else it must be that one.
 
     Raises WorkflowValidationError if the signature or an argument cannot work. A name that the annotations use but
     that is not yet defined is looked up again when the workflow is first constructed.
     """
+    checks = frozenset((skip_graph_checks,) if isinstance(skip_graph_checks, str) else skip_graph_checks or ())
+    options = StepOptions(
+        num_workers, retry_policy, accept_event_subclasses=accept_event_subclasses, skip_graph_checks=checks
+    )
     if function is not None:
-        return _declare(function, workflow, StepOptions(num_workers, retry_policy), sys._getframe(1))
+        return _declare(function, workflow, options, sys._getframe(1))
 
     def decorate(decorated: Any) -> Any:
-        return _declare(decorated, workflow, StepOptions(num_workers, retry_policy), sys._getframe(1))
+        return _declare(decorated, workflow, options, sys._getframe(1))
 
     return decorate
 
@@ -209,6 +227,16 @@ def _require_options(function: StepFunction, options: StepOptions) -> None:
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise WorkflowValidationError(
             f"step {function.__qualname__!r} has num_workers={workers!r}. It must be a whole number of at least 1."
+        )
+    if unknown := options.skip_graph_checks - GRAPH_CHECKS:
+        raise WorkflowValidationError(
+            f"step {function.__qualname__!r} has skip_graph_checks with {', '.join(sorted(map(str, unknown)))}. "
+            f"The checks are {', '.join(sorted(GRAPH_CHECKS))}."
+        )
+    if not isinstance(options.accept_event_subclasses, bool):
+        raise WorkflowValidationError(
+            f"step {function.__qualname__!r} has accept_event_subclasses={options.accept_event_subclasses!r}. "
+            "It must be True or False."
         )
     policy = options.retry_policy
     if policy is not None and (isinstance(policy, type) or not isinstance(policy, RetryPolicy)):

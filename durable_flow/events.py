@@ -147,6 +147,15 @@ class StepFailedEvent(Event):
     failed_at: datetime
 
 
+class CollectionReleaseEvent(Event):
+    """Stands for what a step that collects was called with, as the `input_event` of its StepFailedEvent.
+
+    `events` are in the order in which it got them; those of several parameters in the order of the parameters' names.
+    """
+
+    events: list[Event]
+
+
 class WorkflowTimedOutEvent(StopEvent):
     """Ends the stream of a run that used up its time."""
 

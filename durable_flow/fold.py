@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Protocol, TypeVar, assert_never
 
+from .fold_joins import add_to_joins, close_fan_out, fire_join, hold, open_fan_out
 from .records import (
     CALL,
     CHECKPOINT,
+    CHILD,
     COLLECT,
     SENT,
     SLEEP,
@@ -18,11 +20,17 @@ from .records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildAsked,
+    ChildEnded,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
     EventCollected,
     EventEmitted,
+    FanOutClosed,
+    FanOutOpened,
+    JoinFired,
     MessageReceived,
     Place,
     Record,
@@ -49,7 +57,7 @@ from .records import (
     WaitTimedOut,
 )
 from .snapshot import decode_state
-from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Effect, RunState, Task, Timer, Wait
+from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, Member, RunState, Task, Timer, Wait
 
 MAX_UNHANDLED = 20
 
@@ -135,6 +143,12 @@ def evolve(state: RunState, record: Record) -> None:
         case TimerFired():
             state.timers[fact.timer].fired_at = seq
             _suspend(state, state.timers[fact.timer].task, -1)
+        case ChildStarted():
+            _child_started(state, fact, seq)
+        case ChildAsked():
+            state.children[fact.child].asked = fact.position
+        case ChildEnded():
+            _child_ended(state, fact, seq)
         case StreamReset():
             state.position = fact.position
             effects = _effects(state, fact.task, fact.attempt)
@@ -152,6 +166,14 @@ def evolve(state: RunState, record: Record) -> None:
                 _failed(state, fact, at)
             else:
                 _handled(state, fact, fact.handler, seq, at)
+        case FanOutOpened():
+            open_fan_out(state, fact, seq)
+        case JoinFired():
+            joined, recoveries = fire_join(state, fact)
+            task_id = TaskId(seq, fact.step)
+            _add_task(state, Task(task_id, None, at, recoveries=recoveries, joined=joined, scope=fact.scope))
+        case FanOutClosed():
+            close_fan_out(state, fact)
         case RunStarted():
             state.workflow, state.uid, state.shape, state.arguments = (
                 fact.workflow,
@@ -159,6 +181,7 @@ def evolve(state: RunState, record: Record) -> None:
                 fact.shape,
                 fact.arguments,
             )
+            state.parent = fact.parent
             state.created_at = at
             state.epoch = 1
         case RunClaimed():
@@ -224,7 +247,7 @@ _INHERITED = tuple(
     if field.name
     not in {
         *("workflow", "uid", "shape", "arguments", "seq", "boundary", "offset", "epoch", "claims", "created_at"),
-        *("last_at", "active", "checkpoints", "streamed_before"),
+        *("last_at", "active", "checkpoints", "streamed_before", "parent"),
     }
 )
 
@@ -245,11 +268,19 @@ def _emitted(state: RunState, fact: EventEmitted, seq: int, at: int) -> None:
         effect = Effect(Place(SENT, fact.event.name, fact.k), seq, (fact.event, fact.step))
         _keep(state, fact.task, fact.attempt, effect)
     recoveries = _recoveries(state, fact.task)
+    scope = _scope(state, fact) if state.fan_outs else 0
     for step in fact.targets:
-        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries))
+        _add_task(state, Task(TaskId(seq, step), fact.event, at, recoveries=recoveries, scope=scope))
+    if fact.joins:
+        add_to_joins(state, fact.joins, Member(seq, fact.event, recoveries), scope)
     if fact.answers is not None:
         state.waits[fact.answers].answer = fact.event
-    elif not fact.targets and len(state.unhandled) < MAX_UNHANDLED and fact.event.name not in state.unhandled:
+    elif (
+        not fact.targets
+        and not fact.joins
+        and len(state.unhandled) < MAX_UNHANDLED
+        and fact.event.name not in state.unhandled
+    ):
         state.unhandled.append(fact.event.name)
 
 
@@ -260,6 +291,8 @@ def _add_task(state: RunState, task: Task) -> None:
     if queue is None:
         queue = state.runnable[task_id.step] = {}
     queue[task_id] = None
+    if task.scope:
+        hold(state, task.scope, 1)
 
 
 def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None:
@@ -268,11 +301,23 @@ def _recoveries(state: RunState, parent: TaskId | None) -> dict[str, int] | None
     return None if task is None else task.recoveries
 
 
+def _scope(state: RunState, fact: EventEmitted) -> int:
+    """Return the fan-out that an event belongs to: that of its question, or what its task was in or has opened."""
+    if fact.answers is not None and state.waits[fact.answers].task is None:
+        return state.waits[fact.answers].scope
+    task = state.tasks.get(fact.task) if fact.task is not None else None
+    if task is None:
+        return 0
+    return task.opened if task.opened and fact.k is None else task.scope
+
+
 def _opened(state: RunState, fact: WaitOpened, seq: int) -> None:
     state.waits[fact.wait_id] = Wait(
         fact.wait_id, fact.task, fact.attempt, fact.wanted, fact.requirements, fact.deadline, fact.prompt, fact.human,
-        state.last_at, fact.schema,
+        state.last_at, fact.schema, scope=fact.scope,
     )  # fmt: skip
+    if fact.scope:
+        hold(state, fact.scope, 1)
     if fact.task is None:
         # The question was returned, so nobody has to handle its event.
         if fact.prompt is not None and fact.prompt.name in state.unhandled:
@@ -287,6 +332,8 @@ def _settle(state: RunState, wait: Wait, seq: int) -> None:
     wait.settled_at = seq
     if wait.task is None:
         del state.waits[wait.wait_id]
+        if wait.scope:
+            hold(state, wait.scope, -1)
     elif wait.task in state.tasks and state.tasks[wait.task].attempt == wait.attempt:
         _suspend(state, wait.task, -1)
 
@@ -296,6 +343,22 @@ def _suspend(state: RunState, task_id: TaskId, change: int) -> None:
     state.waiting_tasks -= task.open > 0
     task.open += change
     state.waiting_tasks += task.open > 0
+
+
+def _child_started(state: RunState, fact: ChildStarted, seq: int) -> None:
+    state.children[seq] = Child(seq, fact.task, fact.attempt, fact.workflow, fact.run_id, fact.independent)
+    content = (fact.arguments, fact.run_id if fact.independent else None)
+    _keep(state, fact.task, fact.attempt, Effect(Place(CHILD, fact.workflow, fact.k), seq, content, seq))
+    _suspend(state, fact.task, 1)
+
+
+def _child_ended(state: RunState, fact: ChildEnded, seq: int) -> None:
+    child = state.children[fact.child]
+    child.ended_at, child.status = seq, fact.status
+    if child.task not in state.tasks:
+        del state.children[fact.child]
+    elif state.tasks[child.task].attempt == child.attempt:
+        _suspend(state, child.task, -1)
 
 
 def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
@@ -309,6 +372,11 @@ def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
         wait.attempt = fact.attempt
         if wait.is_open:
             _suspend(state, fact.task, 1)
+    elif fact.kind == CHILD:
+        child = state.children[old.outcome]
+        child.attempt = fact.attempt
+        if not child.ended_at:
+            _suspend(state, fact.task, 1)
 
 
 def _ended_task(state: RunState, task_id: TaskId) -> None:
@@ -317,11 +385,15 @@ def _ended_task(state: RunState, task_id: TaskId) -> None:
     state.delayed.pop(task_id, None)
     if task.open:
         state.waiting_tasks -= 1
+    if task.scope:
+        hold(state, task.scope, -1)
     if task.effects is not None:
         for timer in [t for t in state.timers.values() if t.task == task_id]:
             del state.timers[timer.seq]
         for wait in [w for w in state.waits.values() if w.task == task_id]:
             del state.waits[wait.wait_id]
+        for child in [c for c in state.children.values() if c.task == task_id and c.ended_at]:
+            del state.children[child.seq]
 
 
 def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int) -> None:
@@ -329,7 +401,8 @@ def _handled(state: RunState, fact: StepFailed, handler: str, seq: int, at: int)
     assert fact.event is not None
     before = _recoveries(state, fact.task) or {}
     recoveries = {**before, handler: before.get(handler, 0) + 1}
-    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries))
+    scope = state.tasks[fact.task].scope
+    _add_task(state, Task(TaskId(seq, handler), fact.event, at, recoveries=recoveries, scope=scope))
     _ended_task(state, fact.task)
 
 
@@ -352,6 +425,9 @@ def _failed(state: RunState, fact: StepFailed, at: int) -> None:
 
 
 def _resumed(state: RunState) -> None:
+    if state.ended:
+        state.revivals += 1
+        _forget_cancelled_children(state)
     state.ended = state.error = state.error_step = state.attention = None
     state.active_us = 0
     for task in state.tasks.values():
@@ -363,6 +439,20 @@ def _resumed(state: RunState) -> None:
             state.runnable[task.id.step] = dict.fromkeys(sorted([*queue, task.id]))
 
 
+def _forget_cancelled_children(state: RunState) -> None:
+    """What was unfinished at the run's end was cancelled with it: a step that runs again starts another child."""
+    for child in [c for c in state.children.values() if not c.ended_at and not c.independent]:
+        del state.children[child.seq]
+        task = state.tasks.get(child.task)
+        if task is None:
+            continue
+        for effects in (task.effects or {}).values():
+            for place in [p for p, e in effects.items() if p.kind == CHILD and e.outcome == child.seq]:
+                del effects[place]
+        if task.attempt == child.attempt:
+            _suspend(state, child.task, -1)
+
+
 def _cleared(state: RunState) -> None:
     """Nothing is pending in a run that ended for good."""
     state.tasks.clear()
@@ -371,4 +461,8 @@ def _cleared(state: RunState) -> None:
     state.waits.clear()
     state.timers.clear()
     state.buffers.clear()
+    state.fan_outs.clear()
+    state.slots.clear()
+    state.ripe.clear()
+    state.idle.clear()
     state.waiting_tasks = 0

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from typing import NamedTuple
 
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StepFailedEvent, StopEvent
+from .levels import StepNode as StepNode
+from .levels import find_join_problems, find_levels
 
 GRAPH_CHECKS = frozenset({"reachability", "terminal_event", "dead_end"})
 """The checks that `skip_graph_checks` may name."""
 
 _Node = str | type[Event]
-
-
-class StepNode(NamedTuple):
-    """A step as the checks see it: its name, and the event classes it accepts and declares to return.
-
-    `covers` are the steps whose failures it takes; None for a step that is no `@catch_error` handler.
-    """
-
-    name: str
-    accepted: tuple[type[Event], ...]
-    emitted: tuple[type[Event], ...]
-    covers: tuple[str, ...] | None = None
 
 
 def find_problems(
@@ -33,11 +22,17 @@ def find_problems(
     Only annotations count: an event that a step sends with `ctx.send_event` is known if some return annotation names
     it. `skip` leaves out the checks for unreachable steps ("reachability"), for events that are returned but taken by
     no step ("terminal_event") and for steps from which the run cannot end ("dead_end"). A problem is told once: a step
-    whose event nobody returns is not called unreachable as well.
+    whose event nobody returns is not called unreachable as well. A step's own `skip` leaves that step out.
     """
     # What a handler takes comes from the engine.
     accepted_by = _index((event, step.name) for step in steps if step.covers is None for event in step.accepted)
     emitted_by = _index((event, step.name) for step in steps for event in step.emitted)
+    produced: dict[type[Event], None] = dict.fromkeys((start_event_class, *emitted_by))
+    for step in steps:
+        # Who accepts subclasses takes those that are produced, and so does not miss the base.
+        for event in [e for e in produced if step.subclasses and e not in step.accepted and step.takes(e)]:
+            accepted_by.setdefault(event, []).append(step.name)
+            produced.update(dict.fromkeys(base for base in step.accepted if issubclass(event, base)))
     problems: list[str] = []
     explained: set[type[Event]] = set()
 
@@ -48,7 +43,7 @@ def find_problems(
                 f"{_steps(names)} accepts {event.__name__}: a StopEvent ends the run and is delivered to no step. "
                 "Accept another event, and return that one where the step is to run."
             )
-        elif event is not start_event_class and event not in emitted_by and not _crosses_the_boundary(event):
+        elif event not in produced and not _crosses_the_boundary(event):
             explained.add(event)
             problems.append(
                 f"{_steps(names)} accepts {event.__name__}, an event that is consumed but never produced. "
@@ -60,28 +55,37 @@ def find_problems(
                 )
             )
 
+    skipping = {check: {step.name for step in steps if check in step.skip} for check in GRAPH_CHECKS}
     unused = [event for event in emitted_by if event not in accepted_by and not _may_leave(event)]
     if "terminal_event" not in skip:
         for event in unused:
-            explained.add(event)
-            problems.append(
-                f"{_steps(emitted_by[event])} returns {event.__name__}, an event that is produced but never consumed. "
-                "Add a step that accepts exactly this class, or return a StopEvent instead."
-            )
+            names = [name for name in emitted_by[event] if name not in skipping["terminal_event"]]
+            if names:
+                explained.add(event)
+                problems.append(
+                    f"{_steps(names)} returns {event.__name__}, an event that is produced but never consumed. "
+                    "Add a step that accepts exactly this class, or return a StopEvent instead."
+                )
+
+    problems += find_join_problems(steps, find_levels(steps, start_event_class), explained)
 
     if "reachability" not in skip:
         sources = {start_event_class, *(e for e in accepted_by if e in explained or issubclass(e, HumanResponseEvent))}
-        reached = _closure(sources, _edges(steps, forwards=True))
-        problems += [_unreachable(step, start_event_class) for step in steps if step.name not in reached]
+        reached = _closure(sources, _edges(steps, accepted_by, emitted_by, forwards=True))
+        problems += [
+            _unreachable(step, start_event_class)
+            for step in steps
+            if step.name not in reached and step.name not in skipping["reachability"]
+        ]
 
     if "dead_end" not in skip:
         ends = {e for e in emitted_by if e in explained or issubclass(e, StopEvent | InputRequiredEvent)}
-        ending = _closure(ends, _edges(steps, forwards=False))
+        ending = _closure(ends, _edges(steps, accepted_by, emitted_by, forwards=False))
         problems += [
             f"step {step.name!r} is a dead end: no path leads from {_events(step.emitted)} to a StopEvent or an "
             "InputRequiredEvent. Return one of them from a step on the way."
             for step in steps
-            if step.emitted and step.name not in ending
+            if step.emitted and step.name not in ending and step.name not in skipping["dead_end"]
         ]
     return problems
 
@@ -110,19 +114,21 @@ def _index(pairs: Iterable[tuple[type[Event], str]]) -> dict[type[Event], list[s
     return found
 
 
-def _edges(steps: Sequence[StepNode], *, forwards: bool) -> dict[_Node, list[_Node]]:
+def _edges(
+    steps: Sequence[StepNode],
+    accepted_by: Mapping[type[Event], Sequence[str]],
+    emitted_by: Mapping[type[Event], Sequence[str]],
+    *,
+    forwards: bool,
+) -> dict[_Node, list[_Node]]:
     edges: dict[_Node, list[_Node]] = {}
-    for step in steps:
-        if step.covers is not None:
-            # By a failure a run gets on, but a step is not made to fail: it leads to no end.
-            for covered in step.covers if forwards else ():
-                edges.setdefault(covered, []).append(step.name)
-        for event in step.accepted if step.covers is None else ():
-            source, target = (event, step.name) if forwards else (step.name, event)
-            edges.setdefault(source, []).append(target)
-        for event in step.emitted:
-            source, target = (step.name, event) if forwards else (event, step.name)
-            edges.setdefault(source, []).append(target)
+    pairs: list[tuple[_Node, _Node]] = [(event, name) for event, names in accepted_by.items() for name in names]
+    pairs += [(name, event) for event, names in emitted_by.items() for name in names]
+    if forwards:
+        # By a failure a run gets on, but a step is not made to fail: it leads to no end.
+        pairs += [(covered, step.name) for step in steps for covered in step.covers or ()]
+    for source, target in pairs:
+        edges.setdefault(source if forwards else target, []).append(target if forwards else source)
     return edges
 
 

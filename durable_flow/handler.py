@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 
@@ -13,16 +14,18 @@ from .context import Context
 from .engine.attachment import Attachment
 from .errors import WorkflowRuntimeError
 from .events import Event, InputRequiredEvent, InternalDispatchEvent, StopEvent, StreamResetEvent
+from .state import CANCELLED
 
 if TYPE_CHECKING:
     from .journal.protocol import StreamRow
 
 
-class WorkflowHandler:
+class WorkflowHandler(Coroutine[Any, Any, Any]):
     """A caller's hold on a run.
 
     `await handler` gives the run's result or raises its error, every time the same. Cancelling the last task that
-    awaits it *releases* the run unfinished; only `cancel_run` ends it.
+    awaits it *releases* the run unfinished; only `cancel_run` ends it. A handler is also a coroutine, for
+    `asyncio.create_task(flow.run())`; unlike others it may be awaited by several tasks, and again.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class WorkflowHandler:
         self._position = 0
         self._streaming = asyncio.Lock()
         self._streamed = False
+        # A task that uses this handler as its coroutine drives one of its own.
+        self._driven: WeakKeyDictionary[asyncio.Task[Any], Coroutine[Any, Any, Any]] | None = None
 
     @property
     def run_id(self) -> str:
@@ -50,7 +55,31 @@ class WorkflowHandler:
     def __await__(self) -> Generator[Any, None, Any]:
         return self._result().__await__()
 
+    def send(self, value: Any) -> Any:
+        """Go on with the task whose coroutine this is; called by asyncio."""
+        return self._driver().send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Raise an error in the task whose coroutine this is; called by asyncio."""
+        return self._driver().throw(*error)
+
+    def close(self) -> None:
+        """End what the running task does with this coroutine; called by asyncio."""
+        self._driver().close()
+
+    def _driver(self) -> Coroutine[Any, Any, Any]:
+        task = asyncio.current_task()
+        if task is None:
+            raise WorkflowRuntimeError(f"await the handler of run {self.run_id}, or make a task of it")
+        if self._driven is None:
+            self._driven = WeakKeyDictionary()
+        driver = self._driven.get(task)
+        if driver is None:
+            driver = self._driven[task] = self._result()
+        return driver
+
     async def _result(self) -> Any:
+        self._attachment.go_on()
         outcome = await self._attachment.result()
         return outcome.value()
 
@@ -69,10 +98,52 @@ class WorkflowHandler:
 
     async def stop_event_result(self) -> StopEvent:
         """Wait for the end and return the event that ended the run; raises its error."""
+        self._attachment.go_on()
         outcome = await self._attachment.result()
         outcome.value()
         assert isinstance(outcome.event, StopEvent)
         return outcome.event
+
+    def done(self) -> bool:
+        """Tell whether the run has ended, or this handler was cancelled."""
+        return self.is_done() or self._attachment.given_up
+
+    def cancel(self) -> bool:
+        """Give up the run in this process, unless others wait for it; False if it has ended.
+
+        This ends the handler and not the run: who awaits the handler gets CancelledError, and the run stays unfinished
+        in its journal, to be taken up by `run(run_id=)`, `resume` or `recover`. To end the run: `await cancel_run()`.
+        """
+        if self.done():
+            return False
+        self._attachment.give_up()
+        return True
+
+    def cancelled(self) -> bool:
+        """Tell whether the run was cancelled, or this handler was."""
+        outcome = self._attachment.outcome
+        return self._attachment.given_up or (outcome is not None and outcome.status == CANCELLED)
+
+    def exception(self) -> BaseException | None:
+        """Return what awaiting raises; None if the run has a result or this handler was cancelled.
+
+        Raises asyncio.InvalidStateError while the run has not ended.
+        """
+        if self._attachment.given_up:
+            return None
+        if not self.is_done():
+            raise asyncio.InvalidStateError(f"run {self.run_id} has not ended yet")
+        outcome = self._attachment.outcome
+        return self._attachment.failure if outcome is None else outcome.error
+
+    async def run_step(self) -> list[Event] | None:
+        """In a run started with `stepwise=True`: run what is pending; return the events that wait for their steps then.
+
+        They are in the journal and go on with the next `run_step`; sending one of them again, as old programs do,
+        changes nothing. The list is empty if the run only waits for something; None once it has ended. Awaiting the
+        handler lets the run go on by itself.
+        """
+        return await self._attachment.run_step()
 
     @property
     def stream_position(self) -> int:
@@ -103,9 +174,9 @@ class WorkflowHandler:
                         yield row
                         continue
                     self._position = row.position
-                    event = self._event(row)
-                    if event is None:
+                    if row.wait_id is not None and await self._attachment.was_answered(row):
                         continue
+                    event = self._event(row)
                     if isinstance(event, StopEvent):
                         self._streamed = True
                         yield event
@@ -116,14 +187,11 @@ class WorkflowHandler:
             if outcome.event is not None:
                 yield outcome.event
 
-    def _event(self, row: StreamRow) -> Event | None:
+    def _event(self, row: StreamRow) -> Event:
         if row.reset_since is not None:
             return StreamResetEvent(position=row.reset_since, step=row.step, task=row.task)
-        attachment = self._attachment
-        if row.wait_id is not None and (attachment.ended_before or row.wait_id in attachment.answered_before):
-            return None
         assert row.event is not None
-        event = attachment.program.codec.decode_event(row.event)
+        event = self._attachment.program.codec.decode_event(row.event)
         if row.wait_id is not None and isinstance(event, InputRequiredEvent):
             event._wait_id = row.wait_id
         return event

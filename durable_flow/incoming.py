@@ -12,7 +12,10 @@ from .records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, Err
 
 
 class StartRequested(NamedTuple):
-    """A run begins with these context values. `targets` are the steps that take the start event."""
+    """A run begins with these context values.
+
+    `targets` are the steps that take the start event, `joins` the fan-ins that collect it.
+    """
 
     workflow: str
     uid: str
@@ -20,6 +23,8 @@ class StartRequested(NamedTuple):
     arguments: EncodedValue | None
     event: EncodedEvent
     targets: tuple[str, ...]
+    parent: str | None = None
+    joins: tuple[str, ...] = ()
     context: tuple[ContextSet, ...] = ()
 
 
@@ -48,10 +53,21 @@ class Question(NamedTuple):
     schema: str | None
 
 
+class Collectors(NamedTuple):
+    """Who collects the elements of a list that a step returns: the joins, and after how many events each fires.
+
+    0 is all of them. Steps with several event parameters need no mention: they take what meets within the fan-out.
+    """
+
+    joins: tuple[str, ...]
+    takes: tuple[int, ...]
+
+
 class StepReturned(NamedTuple):
     """A step came to its end, with the drafts its completion carries and what it returned, in order.
 
-    `stop` is the StopEvent among what it returned; nothing after it counts.
+    `stop` is the StopEvent among what it returned; nothing after it counts. `fan_out` is given if it returned a list
+    that is collected again.
     """
 
     task: TaskId
@@ -59,6 +75,7 @@ class StepReturned(NamedTuple):
     drafts: tuple[Fact, ...]
     emitted: tuple[EventEmitted | Question, ...]
     stop: EncodedEvent | None = None
+    fan_out: Collectors | None = None
 
 
 class StepRaised(NamedTuple):
@@ -112,6 +129,22 @@ class WaitDue(NamedTuple):
     wait_id: str
 
 
+class ChildAsks(NamedTuple):
+    """A child asked a question at this position of its stream; `wait_id` leads to it."""
+
+    child: int
+    position: int
+    prompt: EncodedEvent
+    wait_id: str
+
+
+class ChildOver(NamedTuple):
+    """A child has ended with this status."""
+
+    child: int
+    status: str
+
+
 class TimeIsUp(NamedTuple):
     """The budget of active time is used up; `drafts` are everybody's."""
 
@@ -141,5 +174,5 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | ResumeRequested | StartRequested | ImportRequested
+    | AttentionNeeded | ResumeRequested | StartRequested | ImportRequested | ChildAsks | ChildOver
 )  # fmt: skip

@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from .context import Context
-from .errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
-from .events import Event
+from .errors import DeserializationError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
+from .events import Event, event_name, find_event_class
 from .injection import Injector
 from .retry_policy import RetryPolicy
 from .serializers.codec import Codec
 from .signatures import StepConfig, renamed
-from .steps import Caller, StepTable, caller_of
+from .steps import Caller, StepTable, caller_of, joins_of, targets_of
 
 if TYPE_CHECKING:
     from .engine.execution import Execution
     from .engine.observing import Observers
+    from .engine.places import Limit
     from .engine.threads import FromThread
+    from .journal.journal import Journal
 
 
 class WorkflowProgram:
@@ -28,6 +30,7 @@ class WorkflowProgram:
     def __init__(
         self, instance: object, table: StepTable, codec: Codec, *, name: str, timeout: float | None, verbose: bool,
         injector: Injector | None = None, observers: Observers | None = None,
+        journal: Journal | str | None = None, limit: Limit | None = None,
     ):  # fmt: skip
         self.table = table
         self.name = name
@@ -36,41 +39,97 @@ class WorkflowProgram:
         self.num_workers: Mapping[str, int] = {step.name: step.num_workers for step in table.steps.values()}
         self.sync_steps = frozenset(step.name for step in table.steps.values() if not step.is_async)
         self.answer_types: tuple[type[Event], ...] = table.answer_types
+        self.answer_bases: tuple[type[Event], ...] = table.answer_bases
+        self.fan_outs = table.fan_outs
+        self.has_joins = any(table.joins.values())
         self.codec = codec
         self.verbose = verbose
         self.observers = observers
         self.injector = injector
         self.injected_steps = frozenset() if injector is None else injector.steps
-        self._instance = instance
+        # Runs that its steps start are kept there, too.
+        self.journal = journal
+        self.limit = limit
+        self.instance = instance
         self._calls: dict[str, tuple[Caller, bool]] = {
             step.name: (table.callers[step.name], step.context_parameter is not None) for step in table.steps.values()
         }
+        # Where events go by class; derived classes that no annotation names are added when they first come.
+        self._takes_subclasses = any(step.accept_event_subclasses for step in table.steps.values())
+        self._routes = dict(table.routes)
+        self._joins = dict(table.joins)
+        self._classes = {event_name(cls): cls for cls in table.event_classes}
         self._seeded = {step.name: _takes_seed(step.retry_policy) for step in table.steps.values() if step.retry_policy}
 
     def targets(self, event: Event) -> tuple[str, ...]:
-        """Return the names of the steps that accept exactly the event's class, in definition order."""
-        return self.table.routes.get(type(event), ())
+        """Return the names of the steps that run for each event of this class, in definition order.
+
+        Those that accept exactly the class, or, with `accept_event_subclasses`, one that it is derived from.
+        """
+        cls = type(event)
+        targets = self._routes.get(cls)
+        if targets is None:
+            if not self._takes_subclasses:
+                return ()
+            targets = self._routes[cls] = targets_of(self.table.steps.values(), cls)
+        return targets
+
+    def event_class(self, name: str) -> type[Event] | None:
+        """Return the event class of this stored name: the workflow's own, else what the program has defined last."""
+        return self._classes.get(name) or find_event_class(name)
+
+    def joins(self, cls: type[Event]) -> tuple[str, ...]:
+        """Return the fan-ins that may collect events of this class, as they stand in `EventEmitted.joins`."""
+        joins = self._joins.get(cls)
+        if joins is None:
+            if not self._takes_subclasses:
+                return ()
+            joins = self._joins[cls] = joins_of(self.table.steps.values(), cls)
+        return joins
 
     def accepts(self, step: str, event: Event) -> bool:
-        """Tell whether the step accepts exactly the event's class. Raises WorkflowStepDoesNotExistError."""
-        return type(event) in self._step(step).accepted
+        """Tell whether the step takes events of this class. Raises WorkflowStepDoesNotExistError."""
+        config = self._step(step)
+        subclass = config.accept_event_subclasses and isinstance(event, config.accepted)
+        return subclass or type(event) in config.accepted
 
     async def inject(self, step: str, run_id: str) -> Mapping[str, Any]:
         """Return the resources and services that the step is given. Raises what a resource's factory raises."""
         assert self.injector is not None
         return await self.injector.values(step, run_id)
 
+    def check_input(self, step: str, joined: int | None) -> None:
+        """Raise DeserializationError if the step does not take what its task was made with: `joined` events at once.
+
+        None is a single event that is no fan-in's.
+        """
+        config = self._step(step)
+        fits = joined is not None if config.collect else joined == (len(config.slots) or None)
+        if not fits:
+            had = "a single event" if joined is None else f"{joined} events at once"
+            raise DeserializationError(
+                f"the task has {had}, and step {step!r} takes something else now; restore its parameters"
+            )
+
     def call(
-        self, step: str, event: Event, execution: Execution | FromThread, given: Mapping[str, Any] | None = None
+        self,
+        step: str,
+        event: Event | tuple[Event, ...],
+        execution: Execution | FromThread,
+        given: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the step: a coroutine for an async step, the result for a plain function."""
+        """Call the step: a coroutine for an async step, the result for a plain function.
+
+        A step that takes a list, or one each of several events, gets a tuple: in their order, or in that of the names
+        of its parameters.
+        """
         caller, takes_context = self._calls[step]
         if given:
             assert self.injector is not None
             config = self.table.steps[step]
             caller = caller_of(renamed(config, step, self.injector.filled(config, given)))
         context = Context._of(execution, self.table.state_class) if takes_context else None
-        return caller(self._instance, event, context)
+        return caller(self.instance, event, context)
 
     def emitted(self, step: str, result: Any) -> tuple[Event, ...]:
         """Return the events that a step's result stands for, in order.

@@ -50,18 +50,22 @@ class Place(NamedTuple):
 
 
 # Kinds of effects, as they stand in a Place.
-SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT = (
-    "send_event", "write", "call", "wait", "sleep", "collect_events", "stream", "checkpoint",
+SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT, CHILD = (
+    "send_event", "write", "call", "wait", "sleep", "collect_events", "stream", "checkpoint", "child",
 )  # fmt: skip
 
 
 class RunStarted(NamedTuple):
-    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow."""
+    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow.
+
+    `parent` is the id of the run that started this one and ends it with itself, if there is one.
+    """
 
     workflow: str
     uid: str
     shape: str
     arguments: EncodedValue | None
+    parent: str | None = None
 
 
 class StateImported(NamedTuple):
@@ -101,6 +105,12 @@ class EventEmitted(NamedTuple):
     `task`, `attempt`: the step that emitted it, None and 0 for an event from outside. `k` is its ordinal among the
     events of this name that the attempt sent with `send_event`; None for a returned event. `step` is the step that
     `send_event(step=)` named. `targets` are the steps that get it, each a new task. `answers` is the wait it closes.
+
+    `joins` are the fan-ins that collect it: the name of a step with a `list[E]` parameter, or, for a step with several
+    event parameters, `step.parameter/number of its parameters` (`step.a|b/2` where either of two takes it).
+
+    An event belongs to the fan-out of the task that emitted it (for an answer: of the question); what a task returns
+    after its `FanOutOpened` belongs to that one.
     """
 
     event: EncodedEvent
@@ -110,6 +120,7 @@ class EventEmitted(NamedTuple):
     targets: tuple[str, ...]
     step: str | None = None
     answers: str | None = None
+    joins: tuple[str, ...] = ()
 
 
 class StepCompleted(NamedTuple):
@@ -184,7 +195,8 @@ class WaitOpened(NamedTuple):
 
     `wanted` are the names of the events that close it. `requirements` is an encoded dict of attribute values.
     `name` is the explicit `waiter_id`, or the wanted event's name; `explicit` tells which. `human` marks waits that a
-    person answers. `schema` is the JSON schema of the answer as text.
+    person answers. `schema` is the JSON schema of the answer as text. `scope` is the fan-out (the seq of its record)
+    that a returned question belongs to and keeps open, 0 for none.
     """
 
     wait_id: str
@@ -199,6 +211,7 @@ class WaitOpened(NamedTuple):
     prompt: EncodedEvent | None
     human: bool
     schema: str | None = None
+    scope: int = 0
 
 
 class WaitAnswered(NamedTuple):
@@ -256,6 +269,36 @@ class TimerFired(NamedTuple):
     timer: int
 
 
+class ChildStarted(NamedTuple):
+    """A step starts a run of another workflow, or goes on with it: the run `run_id` is created after this is durable.
+
+    `arguments` are those of its `run()`. `independent`: the step named the run id itself; such a run does not end with
+    its parent.
+    """
+
+    task: TaskId
+    attempt: int
+    k: int
+    workflow: str
+    run_id: str
+    arguments: EncodedValue | None
+    independent: bool = False
+
+
+class ChildAsked(NamedTuple):
+    """The child started at seq `child` asked a question at this position of its stream; it is published here, too."""
+
+    child: int
+    position: int
+
+
+class ChildEnded(NamedTuple):
+    """The child started at seq `child` has ended with this status."""
+
+    child: int
+    status: str
+
+
 class StreamPublished(NamedTuple):
     """Items were published at positions `first` onwards, one per digest.
 
@@ -304,6 +347,39 @@ class CheckpointNamed(NamedTuple):
     k: int
 
 
+class FanOutOpened(NamedTuple):
+    """A step returned a list that is collected again; the events that follow, of the same task, are its elements.
+
+    `joins` are the steps that collect from it; for each of them `takes` has the number of events after which it fires,
+    0 for all of them.
+    """
+
+    task: TaskId
+    attempt: int
+    joins: tuple[str, ...]
+    takes: tuple[int, ...]
+
+
+class JoinFired(NamedTuple):
+    """A fan-in has what it waited for: this record's seq and `step` are the new task.
+
+    `source` is the fan-out that was collected from, 0 for a step with several event parameters; `scope` the one that
+    the task belongs to, 0 for none. `events` are the seqs of the events that it gets: in the order of their emission,
+    or in that of the names of the parameters.
+    """
+
+    step: str
+    source: int
+    scope: int
+    events: tuple[int, ...]
+
+
+class FanOutClosed(NamedTuple):
+    """Nothing is pending any more in the fan-out opened at seq `source`; its joins have fired."""
+
+    source: int
+
+
 class RunParked(NamedTuple):
     """The run needs attention: `reason` says why and what to do."""
 
@@ -345,8 +421,9 @@ class RunTimedOut(NamedTuple):
 Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
     | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
-    | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | RunStarted | RunClaimed | RunParked
-    | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened | JoinFired | FanOutClosed
+    | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunParked | RunResumed | RunCompleted
+    | RunFailed | RunCancelled | RunTimedOut | StateImported
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from .collect import Cardinality
 from .errors import WorkflowValidationError
 from .events import Event, StepFailedEvent
+from .fan_in import is_event, members_of, read_list, read_slots
 from .injection import Injected, read_injection
 from .recovery import Recovery
 from .resource import ResourceDefinition
@@ -38,7 +39,7 @@ class StepConfig:
         emitted: the event classes that its return annotation names, those of a list included.
         returns_list: whether the annotation names a list, so that a list may be returned.
         returns_event: whether something other than a list may be returned.
-        event_parameter: the name of the parameter that gets the event.
+        event_parameter: the name of the parameter that gets the event, or the list of events.
         context_parameter: the name of the parameter that gets the Context, or None.
         state_class: the model in `Context[Model]`, or None.
         is_async: whether it is a coroutine function; others run in a thread.
@@ -48,6 +49,12 @@ class StepConfig:
         resources: the parameters that get a resource.
         services: the parameters that get a service, by their name.
         recovery: which steps' failures it handles, for a step declared by `@catch_error`; None for every other.
+        listed: the event classes that the return annotation names within a list.
+        single: those that it names outside of one.
+        collect: when a step that takes a list runs; None: it takes no list.
+        slots: the parameters of a step that takes one each of several events, in order, with their classes.
+        accept_event_subclasses: whether it takes subclasses of the accepted events as well.
+        skip_graph_checks: the checks of the graph that leave this step out.
     """
 
     name: str
@@ -66,6 +73,12 @@ class StepConfig:
     resources: tuple[ResourceDefinition, ...] = ()
     services: tuple[ServiceDefinition, ...] = ()
     recovery: Recovery | None = None
+    listed: tuple[type[Event], ...] = ()
+    single: tuple[type[Event], ...] = ()
+    collect: Cardinality | None = None
+    slots: tuple[tuple[str, type[Event]], ...] = ()
+    accept_event_subclasses: bool = False
+    skip_graph_checks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +88,8 @@ class StepOptions:
     num_workers: int
     retry_policy: RetryPolicy | None
     recovery: Recovery | None = None
+    accept_event_subclasses: bool = False
+    skip_graph_checks: frozenset[str] = frozenset()
 
 
 class UnresolvedAnnotation(WorkflowValidationError):
@@ -96,6 +111,7 @@ def inspect_step(
     if is_method:
         parameters = _without_self(reader, parameters)
     events: dict[str, tuple[type[Event], ...]] = {}
+    lists: dict[str, Cardinality] = {}
     contexts: dict[str, type[BaseModel] | None] = {}
     injected: list[Injected] = []
     for parameter in parameters:
@@ -109,17 +125,22 @@ def inspect_step(
         elif accepted := reader.events(parameter):
             events[parameter.name] = accepted
             continue
-        elif (found := reader.injection(parameter)) is not None:
-            injected.append(found)
+        elif (found := read_list(reader, parameter)) is not None:
+            events[parameter.name], lists[parameter.name] = found
+            continue
+        elif (injection := reader.injection(parameter)) is not None:
+            injected.append(injection)
             continue
         _require_default(reader, parameter)
     if len(contexts) > 1:
         raise reader.problem(f"has several Context parameters ({', '.join(contexts)}). Keep one of them.")
-    if len(events) != 1:
-        raise reader.problem(_wrong_events(events, parameters))
+    if not events:
+        raise reader.problem(_no_event(parameters))
+    slots = read_slots(reader, events, lists) if len(events) > 1 else ()
     returns = reader.returns()
-    [(event_parameter, accepted)] = events.items()
-    if options.recovery is not None and accepted != (StepFailedEvent,):
+    event_parameter = next(iter(events))
+    accepted = tuple(dict.fromkeys(event for classes in events.values() for event in classes))
+    if options.recovery is not None and (accepted != (StepFailedEvent,) or lists or slots):
         raise reader.problem(
             f"is a @catch_error handler and takes {', '.join(map(_name, accepted))}. A handler takes failures: "
             "annotate its event parameter with StepFailedEvent alone."
@@ -143,6 +164,12 @@ def inspect_step(
         resources=tuple(found for found in injected if isinstance(found, ResourceDefinition)),
         services=tuple(found for found in injected if isinstance(found, ServiceDefinition)),
         recovery=options.recovery,
+        listed=returns.listed,
+        single=tuple(returns.alone),
+        collect=lists.get(event_parameter),
+        slots=slots,
+        accept_event_subclasses=options.accept_event_subclasses,
+        skip_graph_checks=options.skip_graph_checks,
     )
 
 
@@ -186,13 +213,11 @@ def _require_default(reader: _Reader, parameter: Parameter) -> None:
         )
 
 
-def _wrong_events(events: Mapping[str, object], parameters: list[Parameter]) -> str:
-    if events:
-        return f"has several event parameters ({', '.join(events)}). Take one event; for one of several, a union."
+def _no_event(parameters: list[Parameter]) -> str:
     names = ", ".join(parameter.name for parameter in parameters) or "none"
     return (
         f"has no parameter annotated with an event class (its parameters: {names}). Annotate one with a subclass of "
-        "Event or a union of such, as in `ev: StartEvent`."
+        "Event or a union of such, as in `ev: StartEvent`, or with a list of them to collect a fan-out."
     )
 
 
@@ -204,6 +229,8 @@ class _Returns:
     events: tuple[type[Event], ...] = ()
     lists: bool = False
     single: bool = False
+    listed: tuple[type[Event], ...] = ()
+    alone: dict[type[Event], None] = dataclasses.field(default_factory=dict)
 
 
 class _Reader:
@@ -242,7 +269,7 @@ class _Reader:
             return None if state is None else self._state(self.resolve(state, f"parameter {parameter.name!r}"))
         from .context import Context  # here, because the context package may one day import steps
 
-        members = [member for member in _members(annotation) if member is not None]
+        members = [member for member in members_of(annotation) if member is not None]
         if len(members) != 1 or (get_origin(members[0]) or members[0]) is not Context:
             return _NO_CONTEXT
         arguments = get_args(members[0])
@@ -261,10 +288,10 @@ class _Reader:
     def events(self, parameter: Parameter) -> tuple[type[Event], ...]:
         """Return the event classes of a parameter's annotation, none if it is no event parameter."""
         annotation = self.resolve(parameter.annotation, f"parameter {parameter.name!r}")
-        members = [member for member in _members(annotation) if member is not None]
-        events = tuple(dict.fromkeys(member for member in members if _is_event(member)))
+        members = [member for member in members_of(annotation) if member is not None]
+        events = tuple(dict.fromkeys(member for member in members if is_event(member)))
         if events and len(events) < len(set(members)):
-            others = ", ".join(_name(member) for member in members if not _is_event(member))
+            others = ", ".join(_name(member) for member in members if not is_event(member))
             raise self.problem(
                 f"mixes events with {others} in parameter {parameter.name!r}. Keep the event classes only."
             )
@@ -287,23 +314,27 @@ class _Reader:
             )
         events: dict[type[Event], None] = {}
         result = _Returns()
-        members = _members(self.resolve(annotation, "the return annotation"))
+        members = members_of(self.resolve(annotation, "the return annotation"))
         for member in members:
             if member is list or get_origin(member) is list:
                 result.lists = True
                 for item in get_args(member)[:1]:
-                    for element in _members(item):
+                    for element in members_of(item):
                         self._add_event(events, element, in_list=True)
+                        if is_event(element):
+                            result.listed = (*result.listed, element)
             elif member is not None:
                 result.single = True
                 self._add_event(events, member, in_list=False)
+                if is_event(member):
+                    result.alone[member] = None
         # `-> None` alone declares nothing, and an event that no annotation names may be returned all the same.
         result.single = result.single or not result.lists
         result.events = tuple(events)
         return result
 
     def _add_event(self, events: dict[type[Event], None], annotation: Any, *, in_list: bool) -> None:
-        if _is_event(annotation):
+        if is_event(annotation):
             events[annotation] = None
         elif annotation is not Any:
             where = "a list of " if in_list else ""
@@ -328,17 +359,6 @@ class _Reader:
             "the class at run time, not under TYPE_CHECKING, and define it where the annotation can see it, before the "
             "workflow is first constructed."
         )
-
-
-def _members(annotation: Any) -> list[Any]:
-    """Return the members of a union, or the annotation alone; None stands for NoneType."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [inner for member in get_args(annotation) for inner in _members(member)]
-    return [None if annotation is types.NoneType else annotation]
-
-
-def _is_event(annotation: Any) -> bool:
-    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, Event)
 
 
 def _name(annotation: Any) -> str:

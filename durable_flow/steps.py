@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from .collect import Take
 from .decorators import StepDeclaration, declaration_of
 from .errors import WorkflowConfigurationError, WorkflowValidationError
 from .events import Event, HumanResponseEvent, StartEvent, StopEvent, event_name
+from .fold_joins import SlotRoute
 from .graph import StepNode, find_problems
+from .incoming import Collectors
+from .levels import find_levels
 from .problems import Problems
 from .recovery import Recovery, find_recovery_problems, handlers_by_step
 from .signatures import StepConfig, StepFunction, renamed
@@ -37,9 +41,12 @@ class StepTable:
         steps: by name, inherited ones first, then in definition order.
         start_event_class: the one StartEvent class that steps accept.
         stop_event_class: the one StopEvent class that steps return.
-        routes: the names of the steps that accept a class, exactly that one.
+        routes: the names of the steps that run for each event of a class, exactly that one.
+        joins: the fan-ins that collect events of a class, as they stand in `EventEmitted.joins`.
+        fan_outs: the steps whose returned lists are collected again, and by whom.
         event_classes: every event class that a step accepts or returns.
         answer_types: the HumanResponseEvent classes among the accepted.
+        answer_bases: those of them that are accepted with their subclasses.
         state_class: the most derived model of all `Context[Model]` parameters, or None.
         shape: fingerprint of steps, accepted and emitted events and state schema.
         callers: by step name.
@@ -51,8 +58,11 @@ class StepTable:
     start_event_class: type[StartEvent]
     stop_event_class: type[StopEvent]
     routes: Mapping[type[Event], tuple[str, ...]]
+    joins: Mapping[type[Event], tuple[str, ...]]
+    fan_outs: Mapping[str, Collectors]
     event_classes: tuple[type[Event], ...]
     answer_types: tuple[type[HumanResponseEvent], ...]
+    answer_bases: tuple[type[HumanResponseEvent], ...]
     state_class: type[BaseModel] | None
     shape: str
     callers: Mapping[str, Caller]
@@ -148,22 +158,81 @@ def _build(cls: type) -> StepTable:
     _require_sound(cls, steps.values())
     state_class = _most_derived(cls, steps.values())
     handlers = _handlers(steps.values())
+    handler_of = handlers_by_step(steps.keys(), handlers)
+    # What collects a list does not start a run.
+    accepted_alone = dict.fromkeys(event for step in steps.values() if not step.collect for event in step.accepted)
+    start_event_class = _the_only(cls, accepted_alone, StartEvent, "accepts")
     return StepTable(
         steps=steps,
-        start_event_class=_the_only(cls, accepted, StartEvent, "accepts"),
+        start_event_class=start_event_class,
         stop_event_class=_the_only(cls, emitted, StopEvent, "returns"),
-        routes={
-            event: tuple(s.name for s in steps.values() if event in s.accepted and s.name not in handlers)
-            for event in accepted
-        },
+        routes={event: targets_of(steps.values(), event) for event in accepted},
+        joins={event: joins_of(steps.values(), event) for event in accepted},
+        fan_outs=_fan_outs(_nodes(steps.values(), handler_of), start_event_class, steps),
         event_classes=event_classes,
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
+        answer_bases=_answer_bases(steps.values()),
         state_class=state_class,
         shape=_shape(steps.values(), state_class),
         callers={step.name: caller_of(step) for step in steps.values()},
         handlers=handlers,
-        handler_of=handlers_by_step(steps.keys(), handlers),
+        handler_of=handler_of,
     )
+
+
+def targets_of(steps: Iterable[StepConfig], cls: type[Event]) -> tuple[str, ...]:
+    """Return the names of the steps that run for each event of this class."""
+    return tuple(
+        s.name for s in steps if not s.collect and not s.slots and not s.recovery and _fits(s, cls, s.accepted)
+    )
+
+
+def joins_of(steps: Iterable[StepConfig], cls: type[Event]) -> tuple[str, ...]:
+    """Return the fan-ins that collect events of this class, as they stand in `EventEmitted.joins`."""
+    joins = []
+    for step in steps:
+        if step.collect and _fits(step, cls, step.accepted):
+            joins.append(step.name)
+        # The exact class first: it is filled before a parameter that would take any subclass.
+        parameters = [name for name, accepted in step.slots if cls is accepted]
+        parameters += [n for n, accepted in step.slots if cls is not accepted and _fits(step, cls, (accepted,))]
+        if parameters:
+            joins.append(str(SlotRoute(step.name, tuple(parameters), len(step.slots))))
+    return tuple(joins)
+
+
+def _fits(step: StepConfig, cls: type[Event], accepted: tuple[type[Event], ...]) -> bool:
+    return cls in accepted or (step.accept_event_subclasses and issubclass(cls, accepted))
+
+
+def _answer_bases(steps: Iterable[StepConfig]) -> tuple[type[HumanResponseEvent], ...]:
+    accepted = (event for step in steps if step.accept_event_subclasses for event in step.accepted)
+    return tuple(dict.fromkeys(event for event in accepted if issubclass(event, HumanResponseEvent)))
+
+
+def _nodes(steps: Iterable[StepConfig], handler_of: Mapping[str, str]) -> list[StepNode]:
+    covers: dict[str, list[str]] = {}
+    for covered, handler in handler_of.items():
+        covers.setdefault(handler, []).append(covered)
+    return [
+        StepNode(
+            s.name, s.accepted, s.emitted, s.listed, s.single, s.collect is not None, s.slots,
+            s.accept_event_subclasses, s.skip_graph_checks,
+            None if s.recovery is None else tuple(covers.get(s.name, ())),
+        )
+        for s in steps
+    ]  # fmt: skip
+
+
+def _fan_outs(
+    nodes: Sequence[StepNode], start_event_class: type[StartEvent], steps: Mapping[str, StepConfig]
+) -> dict[str, Collectors]:
+    """Return whose lists are collected again; nothing is looked for where no step collects."""
+    if not any(node.collects or node.slots for node in nodes):
+        return {}
+    takes = {name: step.collect.n if isinstance(step.collect, Take) else 0 for name, step in steps.items()}
+    collected = find_levels(nodes, start_event_class).collected
+    return {name: Collectors(joins, tuple(takes[join] for join in joins)) for name, joins in collected.items()}
 
 
 def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
@@ -211,8 +280,10 @@ def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
     """Raise WorkflowConfigurationError for what no run could do without, with all that is wrong with the class."""
     accepted = dict.fromkeys(event for step in steps for event in step.accepted)
     emitted = dict.fromkeys(event for step in steps for event in step.emitted)
+    # What collects a list does not start a run.
+    starting = dict.fromkeys(event for step in steps if not step.collect for event in step.accepted)
     problems = Problems(f"workflow {cls.__qualname__}")
-    start = problems.check(_the_only, cls, accepted, StartEvent, "accepts")
+    start = problems.check(_the_only, cls, starting, StartEvent, "accepts")
     stop = problems.check(_the_only, cls, emitted, StopEvent, "returns")
     problems.check(_require_distinct_names, cls, tuple(accepted | emitted))
     problems.check(_most_derived, cls, steps)
@@ -236,16 +307,6 @@ def _handlers(steps: Iterable[StepConfig]) -> dict[str, Recovery]:
     return {step.name: step.recovery for step in steps if step.recovery is not None}
 
 
-def _nodes(steps: Iterable[StepConfig], handler_of: Mapping[str, str]) -> list[StepNode]:
-    covers: dict[str, list[str]] = {}
-    for step, handler in handler_of.items():
-        covers.setdefault(handler, []).append(step)
-    return [
-        StepNode(s.name, s.accepted, s.emitted, None if s.recovery is None else tuple(covers.get(s.name, ())))
-        for s in steps
-    ]
-
-
 def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | None:
     classes = list(dict.fromkeys(step.state_class for step in steps if step.state_class is not None))
     if not classes:
@@ -263,7 +324,8 @@ def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | N
 def _shape(steps: Iterable[StepConfig], state_class: type[BaseModel] | None) -> str:
     content = {
         "steps": {
-            step.name: [sorted(map(event_name, step.accepted)), sorted(map(event_name, step.emitted))] for step in steps
+            step.name: [sorted(map(event_name, step.accepted)), sorted(map(event_name, step.emitted)), *_fan_in(step)]
+            for step in steps
         },
         "state": None if state_class is None else [state_class.__qualname__, sorted(state_class.model_fields)],
     }
@@ -271,11 +333,27 @@ def _shape(steps: Iterable[StepConfig], state_class: type[BaseModel] | None) -> 
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _fan_in(step: StepConfig) -> list[Any]:
+    if step.collect:
+        return ["list", step.collect.n if isinstance(step.collect, Take) else 0]
+    return [[event_name(cls) for _, cls in step.slots]] if step.slots else []
+
+
 def caller_of(step: StepConfig) -> Caller:
     """Return the call of a step with nothing left to find out; the usual signatures get a call of their own."""
+    if step.collect:
+        return _list_caller(_event_caller(step))
+    return _event_caller(step)
+
+
+def _list_caller(call: Caller) -> Caller:
+    return lambda instance, events, context: call(instance, list(events), context)
+
+
+def _event_caller(step: StepConfig) -> Caller:
     function = step.function
     positional, keyword, defaults = _plan(step)
-    if not keyword:
+    if not keyword and not step.slots:
         match positional:
             case (0, 1):
                 return lambda instance, event, context: function(instance, event)
@@ -292,15 +370,22 @@ def caller_of(step: StepConfig) -> Caller:
         values = (instance, event, context, *defaults)
         return function(*[values[i] for i in positional], **{name: values[i] for name, i in keyword.items()})
 
-    return call
+    def call_with_each(instance: Any, events: Any, context: Any) -> Any:
+        values = (instance, None, context, *defaults, *events)
+        return function(*[values[i] for i in positional], **{name: values[i] for name, i in keyword.items()})
+
+    return call_with_each if step.slots else call
 
 
 def _plan(step: StepConfig) -> tuple[tuple[int, ...], dict[str, int], list[Any]]:
     """Return what goes where, as indexes into (instance, event, context, *defaults): positional and by keyword.
 
-    Parameters with defaults are passed only where a positional one that we fill comes after them.
+    Parameters with defaults are passed only where a positional one that we fill comes after them. One each of several
+    events come behind the defaults, in the order of the parameters' names: indexes from the end.
     """
-    roles = {step.event_parameter: 1}
+    roles = {step.event_parameter: 1} if not step.slots else {}
+    for at, name in enumerate(sorted(name for name, _ in step.slots)):
+        roles[name] = at - len(step.slots)
     if step.context_parameter is not None:
         roles[step.context_parameter] = 2
     parameters = list(signature(step.function).parameters.values())

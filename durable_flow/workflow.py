@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from .context.face import require_startable
+from .engine.children import engine_of, executing, start_child
+from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
+from .engine.instance import InstanceRuns
 from .engine.observing import Observers
+from .engine.places import Limit
+from .engine.threads import FromThread
 from .errors import WorkflowRuntimeError, WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import GRAPH_CHECKS, find_problems, uses_humans
@@ -33,6 +41,8 @@ from .steps import StepTable, add_free_step, step_table
 
 if TYPE_CHECKING:
     from .context import Context
+    from .engine.attachment import Attachment
+    from .engine.beginning import Beginning
     from .records import EncodedValue
     from .serializers import Serializer
 
@@ -51,7 +61,7 @@ class WorkflowSettings:
     resource_manager: ResourceManager
     service_manager: ServiceManager
     observers: Observers | None
-    num_concurrent_runs: int | None
+    limit: Limit | None
     checked: bool
     skip_graph_checks: frozenset[str]
 
@@ -77,6 +87,7 @@ class Workflow:
     _durable_settings: WorkflowSettings | None = None
     _durable_program: WorkflowProgram | None = None
     _durable_checked: StepTable | None = None
+    _durable_by_engine: WeakKeyDictionary[Engine, InstanceRuns] | None = None
 
     def __init__(
         self,
@@ -101,7 +112,8 @@ class Workflow:
             disable_validation: do not check the graph of steps and events before the first run.
             verbose: print and log what steps do: start and end, names of events and of the context keys they wrote.
             resource_manager: makes and keeps the resources of steps; None: one of this instance's own.
-            num_concurrent_runs: checked, not enforced yet: every run of this instance runs at once.
+            num_concurrent_runs: how many runs of this instance are live at once in an event loop; the rest wait in
+                order of their start. A run that waits within one of the same instance takes no place of its own.
             runtime: accepted for programs that pass None; durable_flow has one engine.
             workflow_name: under which runs are journaled; default is the class's `__qualname__`.
             skip_graph_checks: checks to leave out, of "reachability", "terminal_event" and "dead_end".
@@ -131,11 +143,11 @@ class Workflow:
             resource_manager=_manager(ResourceManager, resource_manager, "resource_manager"),
             service_manager=_manager(ServiceManager, service_manager, "service_manager"),
             observers=_observers(observers),
-            num_concurrent_runs=num_concurrent_runs,
+            limit=None if num_concurrent_runs is None else Limit(num_concurrent_runs),
             checked=not disable_validation,
             skip_graph_checks=_known_checks(skip_graph_checks),
         )
-        self._durable_program = _program(self, self._durable_settings)
+        self._durable_program = _program(self, self._durable_settings, journal)
 
     @classmethod
     def add_step(cls, function: StepFunction) -> None:
@@ -197,6 +209,7 @@ class Workflow:
         start_event: StartEvent | None = None,
         *,
         run_id: str | None = None,
+        stepwise: bool = False,
         **kwargs: Any,
     ) -> WorkflowHandler:
         """Start a run, or go on with the one that has this id; returns its handler at once.
@@ -211,6 +224,12 @@ class Workflow:
         event is sent, and arguments are dropped with a warning. A run of a known `run_id` must have begun with the same
         values, or `ctx` be empty.
 
+        Within a step it starts a child: a run that the step finds again when it runs again, and that is cancelled if
+        it is unfinished when the step's run ends. With a `run_id` it is independent of that. A workflow without a
+        journal of its own keeps it in the parent's.
+
+        `stepwise`: in this process nothing starts before `await handler.run_step()`, and then what is pending.
+
         Raises RuntimeError without a running event loop, WorkflowValidationError, WorkflowRuntimeError and ValueError
         for arguments that make no StartEvent, RunIdError, and ContextStateError for a Context whose run has not ended.
         """
@@ -219,14 +238,61 @@ class Workflow:
         if run_id is not None:
             require_run_id(run_id)
         if ctx is not None:
-            return self._durable_run_with(ctx, start_event, run_id, kwargs)
+            return self._durable_run_with(engine, program, ctx, start_event, run_id, kwargs, stepwise)
         event = self._durable_start_event(start_event, kwargs)
-        attachment = engine.start(program, run_id, event, _passed(program, event, start_event, kwargs))
+        passed = _passed(program, event, start_event, kwargs)
+        attachment = self._durable_start(engine, program, run_id, event, passed, None, stepwise)
         return WorkflowHandler(attachment, program.table.state_class)
 
     def submit_run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
         """Return `run(...)`."""
         return self.run(*args, **kwargs)
+
+    def run_sync(self, *args: Any, **kwargs: Any) -> Any:
+        """Run to the end and return the result, without an event loop; the arguments are those of `run`.
+
+        In a plain `def` step it runs a child, as `await flow.run()` does in an async one. Raises what awaiting the run
+        raises, and RuntimeError where an event loop runs.
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            raise RuntimeError(
+                f"run_sync of workflow {type(self).__qualname__} was called where an event loop runs, and would block "
+                "it: use `await flow.run(...)`"
+            )
+
+        async def result() -> Any:
+            return await Workflow.run(self, *args, **kwargs)
+
+        thread = current_execution.get()
+        if isinstance(thread, FromThread):
+            return thread.in_step(result)
+        return asyncio.run(result())
+
+    async def stream_events(self) -> AsyncGenerator[Event, None]:
+        """Yield what the only active run of this instance publishes, without the event that ends it.
+
+        Without an active run the next one is waited for, 5 seconds at most; then a warning is logged and nothing is
+        yielded. Raises WorkflowRuntimeError if several runs are active: use `handler.stream_events()`.
+        """
+        attachment = await self._durable_runs(self._durable_engine()).next_active("stream_events")
+        if attachment is None:
+            return
+        async with aclosing(WorkflowHandler(attachment).stream_events()) as events:
+            async for event in events:
+                if not isinstance(event, StopEvent):
+                    yield event
+
+    def send_event(self, event: Event, step: str | None = None) -> None:
+        """Send an event to the only active run of this instance: in order, not yet durable.
+
+        Without an active run the next one gets it, if it is started within 5 seconds; else a warning is logged. Raises
+        WorkflowRuntimeError if several runs are active (use `handler.send_event`), or no step takes the event so.
+        """
+        self._durable_runs(self._durable_engine()).send_soon(event, step)
 
     async def resume(self, run_id: str) -> WorkflowHandler:
         """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
@@ -258,10 +324,16 @@ class Workflow:
         return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]
 
     def _durable_run_with(
-        self, ctx: Context[Any], start_event: StartEvent | None, run_id: str | None, arguments: Mapping[str, Any]
+        self,
+        engine: Engine,
+        program: WorkflowProgram,
+        ctx: Context[Any],
+        start_event: StartEvent | None,
+        run_id: str | None,
+        arguments: Mapping[str, Any],
+        stepwise: bool,
     ) -> WorkflowHandler:
         """Start a run with a Context."""
-        program = self._durable_program_now()
         face, beginning = require_startable(ctx, run_id)
         if beginning is not None and beginning.unfinished is not None:
             if dropped := [*arguments, *(["start_event"] if start_event is not None else [])]:
@@ -270,26 +342,64 @@ class Workflow:
                     f"{', '.join(dropped)} will be dropped",
                     stacklevel=3,
                 )
-            event, passed = None, program.codec.encode_value({}, "arguments of run()")
+            event: StartEvent | None = None
+            passed = program.codec.encode_value({}, "arguments of run()")
         else:
             event = self._durable_start_event(start_event, arguments)
             passed = _passed(program, event, start_event, arguments)
-        attachment = self._durable_engine().start(program, run_id, event, passed, beginning)
+        attachment = self._durable_start(engine, program, run_id, event, passed, beginning, stepwise)
         if beginning is not None or face.is_running:
             face.belong_to(attachment)
         return WorkflowHandler(attachment, program.table.state_class, ctx)
+
+    def _durable_start(
+        self,
+        engine: Engine,
+        program: WorkflowProgram,
+        run_id: str | None,
+        event: StartEvent | None,
+        arguments: EncodedValue,
+        beginning: Beginning | None,
+        stepwise: bool,
+    ) -> Attachment:
+        """Start a run, as a child within a step."""
+        execution = executing()
+        if execution is not None:
+            attachment: Attachment = start_child(execution, engine, program, run_id, event, arguments, beginning)
+            attachment.stepwise = stepwise
+        else:
+            attachment = engine.start(program, run_id, event, arguments, beginning, stepwise=stepwise)
+        self._durable_runs(engine).add(attachment)
+        return attachment
 
     def _durable_program_now(self) -> WorkflowProgram:
         """Return the program of the steps as they are now, whether they fit together or not."""
         settings, program = _settings(self), self._durable_program
         table = step_table(type(self))
-        if program is None or program.table is not table:
-            program = self._durable_program = _program(self, settings)
+        journal = settings.journal
+        parent = executing() if journal is None and current_execution.get() is not None else None
+        if parent is not None:
+            journal = cast("WorkflowProgram", parent.run.program).journal
+        if program is None or program.table is not table or program.journal is not journal:
+            program = self._durable_program = _program(self, settings, journal)
         return program
 
+    def _durable_runs(self, engine: Engine) -> InstanceRuns:
+        """Return the runs of this instance that the engine has."""
+        if self._durable_by_engine is None:
+            self._durable_by_engine = WeakKeyDictionary()
+        runs = self._durable_by_engine.get(engine)
+        if runs is None:
+            runs = self._durable_by_engine[engine] = InstanceRuns(self, engine)
+        return runs
+
     def _durable_engine(self) -> Engine:
-        """Return the running loop's engine for this workflow's journal."""
-        journal = _journal(_settings(self).journal)
+        """Return the running loop's engine for this workflow's journal; without one for that of the parent's step."""
+        own = _settings(self).journal
+        parent = executing() if own is None else None
+        if parent is not None:
+            return engine_of(parent)
+        journal = _journal(own)
         options = EngineSettings(
             idle_release_seconds=journal.idle_release_seconds,
             max_suspended_steps=journal.max_suspended_steps,
@@ -378,19 +488,20 @@ def _settings(workflow: Workflow) -> WorkflowSettings:
     return workflow._durable_settings
 
 
-def _program(workflow: Workflow, settings: WorkflowSettings) -> WorkflowProgram:
+def _program(workflow: Workflow, settings: WorkflowSettings, where: Journal | str | None) -> WorkflowProgram:
     table = step_table(type(workflow))
     state = () if table.state_class is None else (table.state_class,)
     exact = JsonSerializer(types=(*table.event_classes, *state))
-    journal = settings.journal if isinstance(settings.journal, Journal) else None
+    journal = where if isinstance(where, Journal) else None
     serializer = require_key(settings.serializer) or (journal.serializer if journal is not None else None) or exact
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
     # Messages are always JSON.
     codec = Codec(serializer, readers=(exact,), max_payload_bytes=limit)
     injector = Injector(table.steps.values(), settings.service_manager, settings.resource_manager)
     return WorkflowProgram(
-        workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose,
+        workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose, journal=where,
         injector=injector if injector.steps else None, observers=settings.observers,
+        limit=settings.limit,
     )  # fmt: skip
 
 

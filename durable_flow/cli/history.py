@@ -10,12 +10,18 @@ from ..records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildAsked,
+    ChildEnded,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
     EventCollected,
     EventEmitted,
     Fact,
+    FanOutClosed,
+    FanOutOpened,
+    JoinFired,
     MessageReceived,
     Record,
     RunCancelled,
@@ -96,7 +102,8 @@ def describe(fact: Fact) -> str:
         case ContextDeleted():
             return f"context {fact.key} deleted"
         case EventEmitted():
-            return f"{fact.event.name} -> {', '.join(fact.targets)}" if fact.targets else fact.event.name
+            takers = [*fact.targets, *(f"{join} (collects)" for join in fact.joins)]
+            return f"{fact.event.name} -> {', '.join(takers)}" if takers else fact.event.name
         case StepCompleted():
             return "completed"
         case StepFailed():
@@ -128,12 +135,24 @@ def describe(fact: Fact) -> str:
             return "sleeps"
         case TimerFired():
             return "woken by its timer"
+        case ChildStarted():
+            return f"starts run {fact.run_id} of {fact.workflow}"
+        case ChildAsked():
+            return "asked by a child"
+        case ChildEnded():
+            return f"the child is {fact.status}"
         case StreamReset():
             return "stream reset"
         case StepDiverged():
             return f"ran again with another {fact.kind} {fact.name}"
         case CheckpointNamed():
             return f"checkpoint {fact.name}"
+        case FanOutOpened():
+            return f"fan-out for {', '.join(fact.joins)}" if fact.joins else "fan-out"
+        case JoinFired():
+            return f"{len(fact.events)} events collected -> {fact.step}"
+        case FanOutClosed():
+            return f"fan-out of record {fact.source} closed"
         case RunStarted():
             return f"run of {fact.workflow} started"
         case RunClaimed():

@@ -9,21 +9,23 @@ from typing import Any
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ..errors import AlreadyAnsweredError
-from ..events import Event, HumanResponseEvent, event_name, find_event_class
+from ..events import Event, HumanResponseEvent, event_name
 from ..records import EncodedEvent, EventEmitted
-from ..serializers.codec import Codec
 from ..state import RunState, Wait
+from .collecting import joins_of_answer
+from .program import Program
 
 
 class Answers:
     """Finds the waits of one run that events answer. Only live code can tell: requirements are compared as objects."""
 
-    __slots__ = ("_codec", "_run_id", "_state")
+    __slots__ = ("_codec", "_program", "_run_id", "_state")
 
-    def __init__(self, run_id: str, state: RunState, codec: Codec):
+    def __init__(self, run_id: str, state: RunState, program: Program):
         self._run_id = run_id
         self._state = state
-        self._codec = codec
+        self._program = program
+        self._codec = program.codec
 
     def matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event that satisfies an open wait answer it: the oldest one, each once."""
@@ -33,7 +35,7 @@ class Answers:
                 wait = next((w for w in self._state.waits.values() if self._satisfies(fact.event, w, taken)), None)
                 if wait is not None:
                     taken.add(wait.wait_id)
-                    fact = _answering(fact, wait)
+                    fact = self._answering(fact, wait)
             result.append(fact)
         return tuple(result)
 
@@ -47,11 +49,11 @@ class Answers:
         else:
             wait = self._state.waits.get(emitted.answers)
             if wait is not None and wait.is_open:
-                return _answering(emitted, wait), None
+                return self._answering(emitted, wait), None
             before = emitted.answers
         # It was open when the answer was sent.
         error = AlreadyAnsweredError(f"run {self._run_id}: wait {before} is no longer open; answer dropped")
-        return emitted._replace(targets=(), answers=None), error
+        return emitted._replace(targets=(), answers=None, joins=()), error
 
     def asks_for(self, event: Event, wait_id: str | None) -> bool:
         """Tell whether the event would answer an open wait as a human's answer: one of its type, or the one named."""
@@ -84,7 +86,7 @@ class Answers:
     def _answered_wait(self, name: str) -> str | None:
         """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
         before = self._state.answered.get(name)
-        cls = find_event_class(name)
+        cls = self._program.event_class(name)
         if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
             return None
         return None if any(w.is_open and name in w.wanted for w in self._state.waits.values()) else before
@@ -98,6 +100,32 @@ class Answers:
         needed: dict[str, Any] = self._codec.decode_value(wait.requirements)
         return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
 
+    def _answering(self, emitted: EventEmitted, wait: Wait) -> EventEmitted:
+        """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it.
+
+        It belongs to the question's fan-out, so what collects there collects it.
+        """
+        if wait.task is not None:
+            return emitted._replace(answers=wait.wait_id, targets=(), joins=())
+        joins = emitted.joins
+        if self._program.has_joins:
+            joins = joins_of_answer(self._program, self._state, emitted.event.name, wait.scope)
+        return emitted._replace(answers=wait.wait_id, joins=joins)
+
+
+def answer_names(program: Program) -> tuple[str, ...]:
+    """Return the names of the events that answer a question which a step returns.
+
+    Where a step accepts subclasses, those that the program has defined by now are among them.
+    """
+    classes: dict[type[Event], None] = dict.fromkeys(program.answer_types or (HumanResponseEvent,))
+    pending = list(program.answer_bases)
+    while pending:
+        subclasses = pending.pop().__subclasses__()
+        classes.update(dict.fromkeys(subclasses))
+        pending += subclasses
+    return tuple(dict.fromkeys(event_name(cls) for cls in classes))
+
 
 @lru_cache(maxsize=256)
 def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
@@ -107,8 +135,3 @@ def answer_schema(classes: tuple[type[Event], ...]) -> str | None:
     except PydanticInvalidForJsonSchema:
         return None
     return json.dumps(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
-
-
-def _answering(emitted: EventEmitted, wait: Wait) -> EventEmitted:
-    """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it."""
-    return emitted._replace(answers=wait.wait_id, targets=() if wait.task is not None else emitted.targets)

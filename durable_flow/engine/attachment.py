@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError
-from ..events import Event, InternalDispatchEvent
+from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError, WorkflowRuntimeError
+from ..events import Event, HumanResponseEvent, InternalDispatchEvent
+from ..journal.deputies import OF, deputy
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .internal import Listener
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..state import RunState
     from .beginning import Beginning
     from .engine import Engine
+    from .places import Places
     from .program import Program
     from .run import Run
 
@@ -46,6 +48,13 @@ class Attachment:
         self.answered_before: frozenset[str] = frozenset()
         self.ended_before = False
         self.interested = 0
+        # A stepwise run is taken up here with a gate.
+        self.stepwise = False
+        # The place among the runs of its instance that it has asked for, or has until a run takes it over.
+        self.asked: tuple[Places, asyncio.Future[bool]] | None = None
+        self.place: Places | None = None
+        self.above: frozenset[Places] = frozenset()
+        self._given_up = False
         self._abandoned = False
         self._pending: list[tuple[Event, str | None]] = []
         self._begun = False
@@ -121,6 +130,11 @@ class Attachment:
         self._abandoned = False
         try:
             while self.outcome is None:
+                if self._given_up:
+                    raise asyncio.CancelledError(
+                        f"the handler of run {self.run_id} was cancelled; the run goes on "
+                        f"when it is taken up, by run(run_id=) or resume({self.run_id!r})"
+                    )
                 if self.failure is not None:
                     raise self.failure
                 await self._next_change()
@@ -131,6 +145,20 @@ class Attachment:
             raise
         finally:
             self.interested -= 1
+
+    def give_up(self) -> None:
+        """Release the run unless others wait for it; whoever waits by this attachment, now or later, is cancelled."""
+        self._given_up = True
+        if self.leave_queue():
+            self.failure = GivenUp(f"run {self.run_id} was not started: its handler was cancelled")
+            self._begun = True
+        self.notify()
+        self.abandon()
+
+    @property
+    def given_up(self) -> bool:
+        """Tell whether it was given up before the run's end was known."""
+        return self._given_up and self.outcome is None
 
     def abandon(self) -> None:
         """Release the run as soon as it is live: the last who waited for it by this attachment has given up."""
@@ -157,6 +185,9 @@ class Attachment:
             self.engine.watch(self)
         future: asyncio.Future[None] = self.engine.loop.create_future()
         self._changed.append(future)
+        await self._pause(future)
+
+    async def _pause(self, future: asyncio.Future[None]) -> None:
         await future
 
     async def ready(self) -> None:
@@ -230,6 +261,8 @@ class Attachment:
         """Send an event to the run: in order, not yet durable."""
         if not self._begun:
             self._pending.append((event, step))
+        elif self._is_held(event):
+            pass  # it goes on by itself
         elif self.run is not None and not self._competes(self.run, event, None):
             self.run.receive(event, step).add_done_callback(partial(self._received, event, step))
         else:
@@ -252,6 +285,8 @@ class Attachment:
     async def send(self, event: Event, step: str | None = None, wait_id: str | None = None) -> None:
         """Send an event to the run; it is durable on return."""
         await self.ready()
+        if self._is_held(event):
+            return  # it goes on by itself
         if self.run is not None and not self._competes(self.run, event, wait_id):
             # Not recorded by a run that is given up meanwhile: whoever has it then gets a message.
             with contextlib.suppress(GivenUp, RunFenced):
@@ -262,12 +297,31 @@ class Attachment:
 
     def _competes(self, run: Run, event: Event, wait_id: str | None) -> bool:
         """Tell whether others may answer the same question: then the first one in the database counts, and the others
-        learn that they came too late. What is sent after such an answer follows it on the same way.
+        learn that they came too late. What is sent after such an answer follows it on the same way. So does what may
+        be meant for a run that this one has started.
         """
-        return run.asks_for(event, wait_id) or self.engine.sending.is_under_way(run.run_id)
+        if run.asks_for(event, wait_id) or self.engine.sending.is_under_way(run.run_id):
+            return True
+        if OF in (wait_id or ""):
+            return True
+        return bool(run.state.children) and isinstance(event, HumanResponseEvent)
+
+    def leave_queue(self) -> bool:
+        """Wait for a place no longer; tell whether the run will therefore not be created."""
+        if self.asked is None or self.key is not None:
+            return False
+        places, asked = self.asked
+        return places.leave(asked)
 
     async def cancel(self, reason: str) -> None:
         """Cancel the run for good and wait for its end."""
+        if self.leave_queue():
+            self.end(Outcome.never_started(self.run_id))
+            self.begun()
+            return
+        if self.asked is not None and self.key is not None:
+            await self.engine.sending.cancel(self, reason)  # it exists, and is taken up later
+            return
         await self.ready()
         if self.outcome is not None:
             return
@@ -279,11 +333,62 @@ class Attachment:
                     return
             await self.engine.sending.cancel(self, reason)
 
+    async def run_step(self) -> list[Event] | None:
+        """Run what is pending in a stepwise run and return the events that it holds then; None once it has ended."""
+        await self.ready()
+        self.interested += 1
+        try:
+            while self.outcome is None:
+                if self.failure is not None:
+                    raise self.failure
+                if self.run is None:
+                    await self._next_change()
+                    continue
+                if self.run.gate is None:
+                    raise WorkflowRuntimeError(
+                        f"run {self.run_id} is not stepwise; start it, or take it up, with run(stepwise=True)"
+                    )
+                run, gate = self.run, self.run.gate
+                run.take_messages(await self.engine.store.messages([run.claim.run]))
+                held = await gate.step()
+                if not run.closed:
+                    return held
+            return None
+        finally:
+            self.interested -= 1
+
+    def go_on(self) -> None:
+        """Let a stepwise run go on by itself."""
+        if self.stepwise:
+            self.stepwise = False
+            if self.run is not None and self.run.gate is not None:
+                self.run.gate.open()
+
+    def _is_held(self, event: Event) -> bool:
+        gate = self.run.gate if self.run is not None else None
+        return gate is not None and gate.holds(event)
+
     def _require_running(self) -> None:
         if self.outcome is not None:
             raise RunFinishedError(
                 f"run {self.run_id} has ended ({self.outcome.status}); nothing can be sent to it any more"
             )
+
+    async def was_answered(self, row: StreamRow) -> bool:
+        """Tell whether an item is a question that had been answered before this engine took the run up."""
+        if row.wait_id is None:
+            return False
+        if self.ended_before or row.wait_id in self.answered_before:
+            return True
+        run_id, wait_id = deputy(self.run_id, row.wait_id)
+        if run_id == self.run_id or (self.run is not None and row.position > self.run.position_before):
+            return False
+        # Asked by a run that this one has started, before this engine took it up.
+        store = self.engine.store
+        asking = await store.find(run_id)
+        if asking is None or wait_id not in {wait.wait_id for wait in await store.waits(asking.run)}:
+            return True
+        return wait_id in {message.wait_id for message in await store.messages([asking.run])}
 
     def live(self) -> Run:
         """Return the live run, also one that has ended while this attachment was held."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import DeserializationError, SerializationError, StepDivergedError, StepReleased, WorkflowRuntimeError
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent, event_name
-from ..incoming import AttentionNeeded, Question, StepRaised, StepReturned
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent, UnknownEvent
+from ..incoming import AttentionNeeded, Collectors, Question, StepRaised, StepReturned
 from ..records import EncodedEvent, EventEmitted
 from ..state import Task
 from . import narration
-from .answers import answer_schema
+from .answers import answer_names, answer_schema
+from .collecting import joins_in
 from .current import current_execution
 from .execution import Execution
 from .failure import after_failure, describe
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-async def make_attempt(run: Run, execution: Execution, task: Task, event: Event | None) -> None:
+async def make_attempt(run: Run, execution: Execution, task: Task, event: Event | tuple[Event, ...] | None) -> None:
     """Run one attempt of a step and accept its outcome."""
     step = task.id.step
     try:
@@ -48,7 +49,10 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             if inspect.iscoroutine(result):
                 result.close()  # else Python warns later, without saying which step it was
             raise WorkflowRuntimeError(f"{error} (run {run.run_id}, attempt {execution.attempt})") from None
-        returned = _returned(run, execution, events)
+        fan_out = run.program.fan_outs.get(step)
+        if fan_out is not None and not isinstance(result, list | tuple):
+            fan_out = None
+        returned = _returned(run, execution, events, fan_out)
         if run.program.verbose:
             narration.step_returned(execution, events)
     except StepReleased:
@@ -82,13 +86,17 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
         run.accept(returned)
 
 
-def _input(run: Run, task: Task) -> Event | None:
-    """Return the task's event, decoded afresh. If it cannot be read, the step has not failed: the run is parked."""
+def _input(run: Run, task: Task) -> Event | tuple[Event, ...] | None:
+    """Return the task's event or events, decoded afresh, as far as the objects are not at hand.
+
+    If one cannot be read, the step has not failed: the run is parked.
+    """
     try:
-        event = run.program.codec.decode_event(task.event)
-        if type(event) is UnknownEvent and not run.program.accepts(task.id.step, event):
-            raise DeserializationError(f"this program has no event class {task.event.name!r} any more; restore it")
-        return event
+        run.program.check_input(task.id.step, None if task.joined is None else len(task.joined))
+        if task.joined is None:
+            assert task.event is not None
+            return _decoded(run, task, task.event)
+        return tuple(run.take_live(task, encoded) or _decoded(run, task, encoded) for encoded in task.joined)
     except DeserializationError as error:
         reason = (
             f"run {run.run_id}: the event of step {task.id.step!r} (record {task.id.seq}) cannot be read: {error}. "
@@ -98,28 +106,51 @@ def _input(run: Run, task: Task) -> Event | None:
         return None
 
 
-def _returned(run: Run, execution: Execution, events: Sequence[Event]) -> StepReturned:
+def _decoded(run: Run, task: Task, encoded: EncodedEvent) -> Event:
+    event = run.program.codec.decode_event(encoded)
+    if type(event) is UnknownEvent and not run.program.accepts(task.id.step, event):
+        raise DeserializationError(f"this program has no event class {encoded.name!r} any more; restore it")
+    return event
+
+
+def _returned(run: Run, execution: Execution, events: Sequence[Event], fan_out: Collectors | None) -> StepReturned:
     emitted: list[EventEmitted | Question] = []
     stop: EncodedEvent | None = None
     stop_event: StopEvent | None = None
+    joins: tuple[str, ...] = ()
+    bound = _bound_joins(run, execution, fan_out) if run.program.has_joins else None
     for event in events:
         encoded, event = run.live.encode_event(event)
         if isinstance(event, StopEvent):
             stop, stop_event = encoded, event
             break
         targets = run.program.targets(event)
-        run.keep_live(encoded, event, targets)
-        fact = EventEmitted(encoded, execution.task_id, execution.attempt, None, targets)
+        if bound is not None:
+            joins = joins_in(run.program, type(event), bound)
+        if not joins:
+            run.keep_live(encoded, event, targets)
+        elif not targets and bound is not None and all(bound.get(join) == 0 for join in joins):
+            # A join of all takes every one of them, so none is kept for nothing.
+            run.keep_live(encoded, event, joins)
+        fact = EventEmitted(encoded, execution.task_id, execution.attempt, None, targets, joins=joins)
         if isinstance(event, InputRequiredEvent):
             answers = run.program.answer_types or (HumanResponseEvent,)
-            emitted.append(Question(fact, tuple(event_name(cls) for cls in answers), answer_schema(answers)))
+            emitted.append(Question(fact, answer_names(run.program), answer_schema(answers)))
         else:
             emitted.append(fact)
     drafts = execution.finish(completed=True)
     run.stop_event = run.stop_event or stop_event  # not before: an attempt that fails here has returned nothing
     if stop is not None:
         drafts = (*drafts, *run.everybodys_drafts())
-    return StepReturned(execution.task_id, execution.attempt, drafts, tuple(emitted), stop)
+    return StepReturned(execution.task_id, execution.attempt, drafts, tuple(emitted), stop, fan_out)
+
+
+def _bound_joins(run: Run, execution: Execution, fan_out: Collectors | None) -> Mapping[str, int]:
+    """Return what collects lists in the fan-out that the step's events belong to, each with its number (0: all)."""
+    if fan_out is not None:
+        return dict(zip(fan_out.joins, fan_out.takes, strict=True))
+    around = run.state.fan_outs.get(run.state.tasks[execution.task_id].scope)
+    return {} if around is None else around.joins
 
 
 async def _raised(run: Run, execution: Execution, task: Task, error: BaseException) -> None:

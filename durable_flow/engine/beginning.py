@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..incoming import ImportRequested, StartRequested
-from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, StateImported
+from ..records import ContextDeleted, ContextSet, EncodedValue, StateImported
 from ..snapshot import encode_state
 from .clock import new_uid
 from .live import LiveContext
@@ -47,25 +47,28 @@ class Beginning:
         """Return one that holds these values."""
         return cls(program, LiveContext(program.codec, stored), unfinished)
 
-    def request(
-        self, program: Program, arguments: EncodedValue | None, event: EncodedEvent | None, targets: tuple[str, ...]
-    ) -> StartRequested | ImportRequested:
-        """Return what starts a run with the values as they are now, changes in place included.
+    def values(self, program: Program) -> tuple[ContextSet, ...]:
+        """Return the values as a run begins with them: as they are now, changes in place included.
 
-        `event` is None for a run that goes on. Raises SerializationError for a value that cannot be encoded any more.
+        Raises SerializationError for a value that cannot be encoded any more.
         """
-        self.program = program
-        self.live = self.live.taken_over(program.codec, self.face)
-        self._given = self.live.encoded()
-        if self.unfinished is None:
-            assert event is not None
-            context = tuple(ContextSet(key, value, None, 0, 0) for key, value in self._given.items())
-            return StartRequested(program.name, new_uid(), program.shape, arguments, event, targets, context)
+        self._encode(program)
+        return tuple(ContextSet(key, value, None, 0, 0) for key, value in self._given.items())
+
+    def import_request(self, program: Program, arguments: EncodedValue | None) -> ImportRequested:
+        """Return what starts a run that goes on from the unfinished state. Raises SerializationError, as `values`."""
         state = self.unfinished
+        assert state is not None
+        self._encode(program)
         return ImportRequested(
             program.name, new_uid(), program.shape, arguments, state.uid, state.seq, encode_state(state),
             _changes(state.context, self._given), resume=state.attention is not None,
         )  # fmt: skip
+
+    def _encode(self, program: Program) -> None:
+        self.program = program
+        self.live = self.live.taken_over(program.codec, self.face)
+        self._given = self.live.encoded()
 
     def hand_over(self, run: Run) -> None:
         """Let a run that has just been created have the live objects, and what was written since it was requested."""

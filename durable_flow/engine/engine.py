@@ -29,19 +29,23 @@ from ..incoming import ImportRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, Claim, JournalStore, NewRun, RunRow, RunUpdate
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
 from ..logs import fields, said
-from ..records import ContextDeleted, ContextSet, EncodedValue, Record, RunCompleted
+from ..records import ContextDeleted, ContextSet, EncodedValue, Record, RunCompleted, TaskId
 from ..state import COMPLETED, FAILED, NEEDS_ATTENTION, RUNNING, TIMED_OUT, RunState
 from .attachment import Attachment
 from .beginning import Beginning, first_facts, same_facts
+from .children import cancel_unused, leave_children
 from .claims import Owners, growing_pauses, is_claimable, register_local
 from .clock import new_run_id, new_uid
+from .collecting import joins_of_sent
 from .current import outside_of_steps
 from .heart import Heart, Moment
 from .identity import is_gone, new_worker
 from .outcome import Outcome
+from .placing import Placing, give_place_back
 from .program import Program
 from .run import Run
 from .sending import Sending
+from .stepwise import Gate
 from .taking import Taking
 from .watcher import Watcher
 
@@ -113,6 +117,7 @@ class Engine:
         self._background: set[asyncio.Task[Any]] = set()
         self.taking = Taking(self)
         self.sending = Sending(self)
+        self.placing = Placing(self)
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
         self._told: set[str] = set()
@@ -149,6 +154,8 @@ class Engine:
         event: StartEvent | None,
         arguments: EncodedValue | None,
         beginning: Beginning | None = None,
+        *,
+        stepwise: bool = False,
     ) -> Attachment:
         """Begin a run, or attach to the one that has this id; returns at once.
 
@@ -156,24 +163,44 @@ class Engine:
         context value that cannot be encoded.
         """
         attachment = Attachment(self, program, run_id or new_run_id())
-        attachment.beginning, attachment.is_new = beginning, run_id is None
-        encoded = None if event is None else program.codec.encode_event(event)
-        targets = () if event is None else program.targets(event)
-        start: StartRequested | ImportRequested
-        if beginning is not None:
-            start = beginning.request(program, arguments, encoded, targets)
-        else:
-            assert encoded is not None
-            start = StartRequested(program.name, new_uid(), program.shape, arguments, encoded, targets)
-        self.in_background(self._begin(attachment, event, start, known=run_id is not None))
+        attachment.beginning, attachment.is_new, attachment.stepwise = beginning, run_id is None, stepwise
+        start = self.start_request(program, event, arguments, None, beginning)
+        self.in_background(self.begin(attachment, event, start, known=run_id is not None))
         return attachment
+
+    def start_request(
+        self,
+        program: Program,
+        event: StartEvent | None,
+        arguments: EncodedValue | None,
+        parent: str | None = None,
+        beginning: Beginning | None = None,
+    ) -> StartRequested | ImportRequested:
+        """Return what begins a run. Raises SerializationError for a start event or a value that cannot be encoded."""
+        if event is None:
+            assert beginning is not None
+            return beginning.import_request(program, arguments)
+        return StartRequested(
+            program.name, new_uid(), program.shape, arguments, program.codec.encode_event(event),
+            program.targets(event), parent, joins_of_sent(program, event, None) if program.has_joins else (),
+            () if beginning is None else beginning.values(program),
+        )  # fmt: skip
 
     async def resume(self, program: Program, run_id: str) -> Attachment:
         """Take up an unfinished run, clearing its need for attention; a finished one only shows its outcome."""
         await self.ready()
         row = await self._require_row(run_id)
         attachment = Attachment(self, program, run_id)
-        await self._continue(attachment, row, None, resume=True)
+        if program.limit is None:
+            await self._continue(attachment, row, None, resume=True)
+            return attachment
+        try:
+            if row.status == NEEDS_ATTENTION or await self.placing.is_needed(attachment):
+                await self.placing.wait(attachment)
+                row = await self._require_row(run_id)
+            await self._continue(attachment, row, None, resume=True)
+        finally:
+            give_place_back(attachment)
         return attachment
 
     async def retry(self, program: Program, run_id: str) -> Attachment:
@@ -194,7 +221,12 @@ class Engine:
                     f"run {run_id} was taken up by another worker at the same moment; "
                     f"flow.resume({run_id!r}) follows it"
                 )
-            if await self.taking.take_up(attachment, row, resume=True):
+            try:
+                await self.placing.wait(attachment)
+                taken = await self.taking.take_up(attachment, row, resume=True)
+            finally:
+                give_place_back(attachment)
+            if taken:
                 break
             # Its row was locked for a moment, or somebody was faster.
             await asyncio.sleep(pause)
@@ -219,7 +251,10 @@ class Engine:
                     continue
                 if is_claimable(row, self.now(), gone):
                     attachment = Attachment(self, program, row.run_id)
-                    if await self.taking.take_up(attachment, row):
+                    if program.limit is not None:
+                        taken[row.run_id] = attachment
+                        self.placing.take_up_soon(attachment, row)
+                    elif await self.taking.take_up(attachment, row):
                         taken[row.run_id] = attachment
                     else:
                         undecided = undecided or await self._is_unclaimed(row)
@@ -238,11 +273,18 @@ class Engine:
         rows = await self.store.find_many([row.run])
         return bool(rows) and rows[0].epoch == row.epoch
 
-    async def _begin(
+    async def begin(
         self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested, *, known: bool
     ) -> None:
+        """Create the run, or find it if its id may be `known`; what goes wrong is told to the attachment."""
+        if attachment.program.limit is not None:
+            self.placing.ask(attachment)  # before anything is awaited: in the order of the starts
         try:
             await self.ready()
+            if attachment.asked is not None:
+                await self.placing.asked(attachment, known=known)
+                if attachment.outcome is not None or attachment.failure is not None:
+                    return  # cancelled or given up meanwhile
             if not known:
                 await self._create(attachment, event, start)
             else:
@@ -254,6 +296,8 @@ class Engine:
             raise
         except BaseException as error:
             attachment.fail(error)
+        finally:
+            give_place_back(attachment)
 
     async def _create_or_continue(
         self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested
@@ -293,11 +337,13 @@ class Engine:
             return False
         run = self.new_run(program, claim, state)
         run.told(records)
-        if isinstance(start, StartRequested) and event is not None:
+        if isinstance(start, StartRequested) and event is not None and not start.joins:
             run.keep_live(start.event, event, start.targets)
         if attachment.beginning is not None:
             attachment.beginning.hand_over(run)
         self.adopt(attachment, run)
+        if attachment.stepwise:
+            run.gate = Gate(run)
         self.begin_run(run)
         return True
 
@@ -372,6 +418,11 @@ class Engine:
 
     def adopt(self, attachment: Attachment, run: Run) -> None:
         """Let the attachment hold a run that is live here."""
+        if run.place is None and attachment.place is not None:
+            run.place, attachment.place = attachment.place, None
+            run.places = attachment.above | {run.place}
+        elif attachment.above and not run.places:
+            run.places = attachment.above
         attachment.attach(run)
         self._attachments.setdefault(run.run_id, WeakSet()).add(attachment)
         self._watcher.forget(attachment)
@@ -453,6 +504,8 @@ class Engine:
     def run_ended(self, run: Run) -> None:
         """The run has an outcome and holds nothing any more."""
         self._forget(run)
+        if run.state.children:
+            leave_children(self, run)
         assert run.outcome is not None
         for attachment in self._attachments.pop(run.run_id, ()):
             attachment.end(run.outcome)
@@ -461,6 +514,8 @@ class Engine:
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process; its claim, if it still has it, is given back."""
         self._forget(run)
+        if run.state.children:
+            leave_children(self, run)
         for attachment in tuple(self._attachments.get(run.run_id, ())):
             if error is not None and not isinstance(error, RunFenced):
                 attachment.fail(error)
@@ -475,6 +530,10 @@ class Engine:
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
         return any(a.interested for a in self._attachments.get(run.run_id, ()) if a is not beside)
+
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        """A step has completed; what its failed attempts had started and nobody took over is no longer of interest."""
+        cancel_unused(self, run, task, attempt)
 
     def step_suspended(self, run: Run) -> None:
         """One more step of the run waits in memory; above the limit the run that began to wait first is released."""
@@ -495,11 +554,15 @@ class Engine:
         for run in list(self._suspended):
             if self._suspended_steps <= self.options.max_suspended_steps:
                 return
-            if run.only_waits():
+            # One that waits for a child would be taken up again at once.
+            if run.only_waits() and not run.state.waits_for_child:
                 run.release()
 
     def _forget(self, run: Run) -> None:
         self.runs.pop(run.run_id, None)
+        if run.place is not None:
+            run.place.give_back()
+            run.place = None
         self._suspended_steps -= self._suspended.pop(run, 0)
 
     # -- Watching ------------------------------------------------------------------------------------------------------
@@ -557,7 +620,13 @@ class Engine:
         try:
             row = await self._require_row(run.run_id)
             if is_claimable(row, self.now(), await self.owners.gone()) and not self.closed:
-                await self.taking.take_up(Attachment(self, run.program, run.run_id), row)
+                attachment = Attachment(self, run.program, run.run_id)
+                attachment.stepwise = run.gate is not None
+                try:
+                    await self.placing.wait(attachment)
+                    await self.taking.take_up(attachment, row)
+                finally:
+                    give_place_back(attachment)
         except DurableFlowError as error:
             extra = fields("run_left", run.run_id)
             logger.warning("run %s is left to others: %s", run.run_id, said(error), extra=extra)

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import (
     ContextStateError,
@@ -19,10 +20,13 @@ from ..events import Event, HumanResponseEvent, InputRequiredEvent, event_name
 from ..records import (
     CALL,
     CHECKPOINT,
+    CHILD,
     SLEEP,
     WAIT,
     CallRecorded,
     CheckpointNamed,
+    ChildStarted,
+    EncodedValue,
     Fact,
     Place,
     TimerSet,
@@ -32,6 +36,7 @@ from ..records import (
 from ..retry_policy import RetryInfo
 from ..state import Effect, Task
 from .answers import answer_schema
+from .child_ids import child_run_id
 from .clock import MICROSECONDS
 from .failure import retry_info
 from .live import held_by_caller
@@ -39,7 +44,25 @@ from .replay import NEVER_RECORDED, ReplayOrder
 from .step_output import StepOutput
 
 if TYPE_CHECKING:
+    from ..serializers.codec import Codec
+    from .program import Program
     from .run import Run
+
+
+# The name of the `ctx.call` whose function the current asyncio task, or the one that began it, is inside of.
+IN_CALL: ContextVar[str | None] = ContextVar("durable_flow_in_call", default=None)
+
+
+class PlannedChild(NamedTuple):
+    """A child that a step starts: its run id, where its record stands, and when that is durable (None: it is).
+
+    `seq` is that of its ChildStarted; None while that is not yet in the journal.
+    """
+
+    run_id: str
+    place: Place
+    seq: int | None
+    durable: asyncio.Future[None] | None
 
 
 class Execution(StepOutput):
@@ -85,7 +108,12 @@ class Execution(StepOutput):
                 return self.codec.decode_value(record.outcome)
         under_way = self._calls[name] = self.run.loop.create_future()
         try:
-            result = await invoke(fn, args, kwargs)
+            outside = IN_CALL.get()
+            IN_CALL.set(name)
+            try:
+                result = await invoke(fn, args, kwargs)
+            finally:
+                IN_CALL.set(outside)
             self._require_attached()
             encoded = self.codec.encode_value(result, f"result of call {name!r}")
             durable = self._commit(CallRecorded(self.task_id, self.attempt, name, place.k, arguments, encoded))
@@ -108,7 +136,7 @@ class Execution(StepOutput):
         if record is None:
             due_at = self.run.clock.now() + round(max(0.0, seconds) * MICROSECONDS)
             await self._commit(TimerSet(self.task_id, self.attempt, place.k, due_at))
-            timer = self.run.state.timers[self._effect_at(place).outcome]
+            timer = self.run.state.timers[self.effect_at(place).outcome]
         else:
             timer = self.run.state.timers[record.outcome]
         if timer.fired_at and timer.fired_at <= self.run.durable_seq:
@@ -155,7 +183,7 @@ class Execution(StepOutput):
                 human, schema,
             )  # fmt: skip
             await self._commit(*closed, fact)
-            wait_id = self._effect_at(place).outcome
+            wait_id = self.effect_at(place).outcome
         else:
             wait_id = record.outcome
         wait = self.run.state.waits[wait_id]
@@ -171,6 +199,63 @@ class Execution(StepOutput):
             )
         assert wait.answer is not None
         return self.codec.decode_event(wait.answer)
+
+    def start_child(self, program: Program, run_id: str | None, arguments: EncodedValue | None) -> PlannedChild:
+        """Record that the step starts a child, or find the record of that; `run_id` is one that the step has named."""
+        workflow = program.name
+        self._require_attached()
+        if IN_CALL.get() is not None:
+            raise ContextStateError(
+                f"step {self.step!r} of run {self.run.run_id} starts a run of {workflow} inside the function of its "
+                f"call {IN_CALL.get()!r}. That function is not called again once its result is recorded, and its run "
+                "would not be found again. Start the run in the step, outside of ctx.call"
+            )
+        self.detect_changes(strict=False)
+        place, record = self._history.take(CHILD, workflow)
+        content = (arguments, run_id)
+        durable: asyncio.Future[None] | None = None
+        if record is not None:
+            if not _same_child(program.codec, record.content, content):
+                raise StepDivergedError(
+                    f"step {self.step!r} of run {self.run.run_id} ran again after a crash and started its recorded run "
+                    f"of {workflow} (number {place.k + 1}) with other arguments. Nothing was started. Take the varying "
+                    f"value through ctx.call, then flow.resume({self.run.run_id!r})"
+                )
+        else:
+            record = self._reuse(place, content)
+            if record is not None:
+                durable = self._commit()
+        if record is not None:
+            child = self.run.state.children[record.outcome]
+            return PlannedChild(child.run_id, place, child.seq, durable)
+        state = self.run.state
+        id = run_id or child_run_id(self.run.run_id, state.uid, self.task_id, self.attempt, place, state.revivals)
+        started = ChildStarted(self.task_id, self.attempt, place.k, workflow, id, arguments, run_id is not None)
+        return PlannedChild(id, place, None, self._commit(started))
+
+    async def child_ended(self, seq: int) -> None:
+        """Wait for the end of a child, in its turn; the step's worker is free meanwhile."""
+        self._require_attached()
+        child = self.run.state.children.get(seq)
+        if child is None:
+            return  # ended, and so has the step that had started it
+        if child.ended_at and child.ended_at <= self.run.durable_seq:
+            await self._replay.in_turn(child.ended_at)
+            return
+        assert self.run.children is not None
+        await self.pause_for_child(self.run.children.end_of(seq))
+        await self._after_replay(child.ended_at)
+
+    async def pause_for_child(self, future: asyncio.Future[Any]) -> None:
+        """Give up the step's worker until a child has news."""
+        self._refuse_lock("waits for a run that it has started")
+        await self._suspend(future)
+
+    def child_message_id(self, run_id: str, wait_id: str | None) -> str:
+        """Return the id of what the step sends to a child next: a re-run sends the same under the same id."""
+        place, _ = self._history.take("message", run_id)
+        which = f"{self.attempt}:{place.k}" if wait_id is None else f"answer:{wait_id}"
+        return self.idempotency_key(f"message:{run_id}:{which}")
 
     async def checkpoint(self, name: str) -> None:
         """Commit what the step did so far and name this position."""
@@ -231,7 +316,7 @@ class Execution(StepOutput):
                 f"until that is over, and it is not kept over a restart. Leave {where} first"
             )
 
-    def _effect_at(self, place: Place) -> Effect:
+    def effect_at(self, place: Place) -> Effect:
         """Return an effect that has just become durable."""
         effects = self.run.state.tasks[self.task_id].effects
         assert effects is not None
@@ -267,7 +352,16 @@ class Execution(StepOutput):
     async def _after_replay(self, at: Place | int) -> None:
         """While recorded outcomes are handed out, a new one, by its place or its seq, queues behind them."""
         if self._replay.under_way:
-            await self._replay.in_turn(self._effect_at(at).seq if isinstance(at, Place) else at)
+            await self._replay.in_turn(self.effect_at(at).seq if isinstance(at, Place) else at)
+
+
+def _same_child(codec: Codec, recorded: Any, content: tuple[EncodedValue | None, str | None]) -> bool:
+    """Tell whether a child is the recorded one: by its arguments, and the run id that the step has named."""
+    before, now = recorded[0], content[0]
+    if recorded == content or recorded[1] != content[1] or before is None or now is None:
+        return bool(recorded == content)
+    # Codecs other than JSON are not canonical: equal values may have other bytes.
+    return bool(codec.decode_value(before) == codec.decode_value(now))
 
 
 async def invoke(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

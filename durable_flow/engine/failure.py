@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from ..errors import DeserializationError, SerializationError
-from ..events import StepFailedEvent
+from ..events import CollectionReleaseEvent, Event, StepFailedEvent
 from ..incoming import StepRaised
 from ..journal.info import at_moment
 from ..records import EncodedEvent, EncodedValue, ErrorInfo, Fact
@@ -17,6 +17,7 @@ from ..state import Task
 from .clock import MICROSECONDS
 
 if TYPE_CHECKING:
+    from ..serializers.codec import Codec
     from .execution import Execution
     from .run import Run
 
@@ -114,7 +115,7 @@ def _to_handler(run: Run, task: Task, error: Exception, elapsed: float, now: int
     codec = run.program.codec
     try:
         event = StepFailedEvent(
-            step_name=task.id.step, input_event=codec.decode_event(task.event), exception=error,
+            step_name=task.id.step, input_event=_input_event(codec, task), exception=error,
             attempts=task.failures + 1, elapsed_seconds=elapsed, failed_at=at_moment(now),
         )  # fmt: skip
         encoded = _exactly(run, event)
@@ -130,6 +131,12 @@ def _to_handler(run: Run, task: Task, error: Exception, elapsed: float, now: int
         return None
     run.keep_live(encoded, event, (handler,))
     return encoded
+
+
+def _input_event(codec: Codec, task: Task) -> Event:
+    if task.event is not None:
+        return codec.decode_event(task.event)
+    return CollectionReleaseEvent(events=[codec.decode_event(event) for event in task.joined or ()])
 
 
 def _exactly(run: Run, event: StepFailedEvent) -> EncodedEvent | None:

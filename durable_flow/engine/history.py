@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from ..records import CALL, COLLECT, SENT, STREAM, WAIT, WRITE, Place
-from ..state import Effect, RunState, Task
+from ..records import CALL, CHILD, COLLECT, SENT, STREAM, WAIT, WRITE, Place
+from ..state import COMPLETED, Effect, RunState, Task
 
-_REUSABLE = frozenset({SENT, CALL, WAIT, COLLECT})
+_REUSABLE = frozenset({SENT, CALL, WAIT, COLLECT, CHILD})
 _NOTHING: dict[Place, Effect] = {}
 
 
@@ -96,4 +96,8 @@ def _serves(state: RunState, effect: Effect) -> bool:
     if effect.place.kind == WAIT:
         wait = state.waits.get(effect.outcome)
         return wait is not None and not wait.timed_out
+    if effect.place.kind == CHILD:
+        child = state.children.get(effect.outcome)
+        # One that failed, timed out or was cancelled is no result: the next attempt starts another.
+        return child is not None and (not child.ended_at or child.status == COMPLETED)
     return effect.place.kind in _REUSABLE

@@ -17,7 +17,17 @@ from ..events import (
     WorkflowIdleEvent,
     find_event_class,
 )
-from ..records import EventEmitted, Record, StepCompleted, StepFailed, StreamPublished, StreamReset, TaskId, WaitOpened
+from ..records import (
+    EventEmitted,
+    JoinFired,
+    Record,
+    StepCompleted,
+    StepFailed,
+    StreamPublished,
+    StreamReset,
+    TaskId,
+    WaitOpened,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,8 +104,10 @@ class Internals:
                         outputs.append(_class_name(fact.event.name))
                     for step in fact.targets:
                         self._queued.append(TaskId(self._run.state.offset + record.seq, step))
-                    if not fact.targets and fact.answers is None and fact.event not in asked:
+                    if not fact.targets and not fact.joins and fact.answers is None and fact.event not in asked:
                         self._unhandled.append(fact)
+                case JoinFired():
+                    self._queued.append(TaskId(self._run.state.offset + record.seq, fact.step))
                 case StepCompleted():
                     state = self._run.state
                     if state.ended and state.result is not None and record is _last_completion(records):
@@ -103,6 +115,8 @@ class Internals:
                     self._stopped(fact.task, ", ".join(dict.fromkeys(outputs)) or None)
                 case StepFailed():
                     self._stopped(fact.task, None)
+                    if fact.handler is not None:
+                        self._queued.append(TaskId(self._run.state.offset + record.seq, fact.handler))
                 case _:
                     pass
             if record.boundary:
@@ -161,10 +175,11 @@ class Internals:
         )  # fmt: skip
 
     def _note_input(self, task_id: TaskId) -> None:
-        """Keep the name of a task's event: when the task has ended the state does not have it any more."""
+        """Keep the names of what a task has got: when it has ended the state does not have them any more."""
         task = self._run.state.tasks.get(task_id)
         if task is not None:
-            self._inputs[task_id] = _class_name(task.event.name)
+            events = (task.event,) if task.event is not None else task.joined or ()
+            self._inputs[task_id] = ", ".join(dict.fromkeys(_class_name(event.name) for event in events))
 
     def _stopped(self, task_id: TaskId, output: str | None, *, ended: bool = True) -> None:
         slot = self._slots.pop(task_id, None)

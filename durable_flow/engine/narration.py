@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("durable_flow")
 
 
-def step_began(execution: Execution, event: Event) -> None:
+def step_began(execution: Execution, event: Event | tuple[Event, ...]) -> None:
     """Tell that a step starts."""
-    _say(execution, logging.INFO, "step_started", f"Running step {execution.step}", event=type(event).__name__)
+    events = event if isinstance(event, tuple) else (event,)
+    names = ", ".join(type(event).__name__ for event in events)
+    _say(execution, logging.INFO, "step_started", f"Running step {execution.step}", event=names)
 
 
 def step_returned(execution: Execution, events: Sequence[Event]) -> None:

@@ -38,6 +38,12 @@ class Outcome(NamedTuple):
         return cls(COMPLETED, stop, None)
 
     @classmethod
+    def never_started(cls, run_id: str) -> Outcome:
+        """A run that was cancelled while it waited for a place among the runs of its instance."""
+        error = WorkflowCancelledByUser(f"run {run_id} was cancelled before it was started; nothing of it exists")
+        return cls(CANCELLED, WorkflowCancelledEvent(), error)
+
+    @classmethod
     def failed(cls, state: RunState, error: BaseException) -> Outcome:
         """A run that failed in this process: the original exception."""
         return cls(FAILED, _failed_event(state), error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from ..events import Event, HumanResponseEvent, StopEvent
+from .collecting import joins_of_sent
 from .program import Program
 
 
@@ -23,7 +24,12 @@ def route(program: Program, run_id: str, event: Event, step: str | None) -> tupl
             f"run {run_id}: step {step!r} does not accept {type(event).__name__}. Send it without a step, to those "
             "that do, or add its class to the step's annotation"
         )
-    return (step,)
+    if program.has_joins and step in program.joins(type(event)):
+        raise WorkflowRuntimeError(
+            f"run {run_id}: {type(event).__name__} was sent to the collecting step {step!r}, which takes what steps "
+            "return within a fan-out, and no events sent to it. Return the event instead"
+        )
+    return () if program.has_joins and joins_of_sent(program, event, step) else (step,)
 
 
 def named_wait(event: Event) -> str | None:

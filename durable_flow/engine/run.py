@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from ..decide import decide
@@ -33,9 +33,11 @@ from ..incoming import (
     TimerDue,
     WaitDue,
 )
+from ..joins import due_joins
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
 from ..logs import fields, said
 from ..records import (
+    ChildEnded,
     EncodedEvent,
     EventEmitted,
     Fact,
@@ -57,6 +59,7 @@ from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
 from .answers import Answers
 from .attempt import make_attempt
 from .clock import MICROSECONDS, Clock
+from .collecting import incomplete_sets, joins_of_sent, warn_if_ignored
 from .current import outside_of_steps
 from .drafts import Drafts
 from .execution import Execution
@@ -68,6 +71,11 @@ from .routing import named_wait, route
 from .step_output import Collected
 from .stream import StreamTail
 from .workers import Workers
+
+if TYPE_CHECKING:
+    from .children import Children
+    from .places import Places
+    from .stepwise import Gate
 
 logger = logging.getLogger("durable_flow")
 
@@ -89,6 +97,9 @@ class Host(Protocol):
 
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process without an outcome; it stays recoverable."""
+
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        """A step of a run with children has completed with this attempt."""
 
     def step_suspended(self, run: Run) -> None:
         """One more step of the run waits in memory."""
@@ -170,7 +181,16 @@ class Run:
         self._timers: dict[int, list[asyncio.Future[Any]]] = {}
         self._diverged: set[tuple[TaskId, Place]] = set()
         self._messages: set[int] = set()
-        self._answers = Answers(self.run_id, state, program.codec)
+        # The runs that its steps have started, once one has.
+        self.children: Children | None = None
+        # Holds tasks back, in a stepwise run.
+        self.gate: Gate | None = None
+        # The place that it takes among the runs of its instance, and those that it and the runs above it take.
+        self.place: Places | None = None
+        self.places: frozenset[Places] = frozenset()
+        # What was published up to here, others than this engine have published.
+        self.position_before = state.position
+        self._answers = Answers(self.run_id, state, program)
 
     # -- In ------------------------------------------------------------------------------------------------------------
 
@@ -183,7 +203,7 @@ class Run:
                     f"anything was recorded. Look for what kills it, then flow.resume({self.run_id!r})"
                 )
             )
-        elif self._inbox:
+        elif self._inbox or self.state.ripe or self.state.idle:
             self._turn_soon()  # what waited for the run comes first; it acts when that is durable
         else:
             self._act_or_drop()
@@ -213,6 +233,7 @@ class Run:
     def receive(self, event: Event, step: str | None = None, wait_id: str | None = None) -> Reply:
         """Take an event from outside; the reply ends when it is durable. Raises what makes it unacceptable."""
         targets = route(self.program, self.run_id, event, step)
+        joins = joins_of_sent(self.program, event, step) if self.program.has_joins else ()
         encoded = self.program.codec.encode_event(event)
         wait_id = wait_id or named_wait(event)
         if self.state.ended:
@@ -224,7 +245,7 @@ class Run:
             emitted = EventEmitted(encoded, None, 0, None, ())
             self.accept(EventReceived(emitted, None, encoded), reply)
         else:
-            self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id)), reply)
+            self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id, joins)), reply)
         return reply
 
     def asks_for(self, event: Event, wait_id: str | None) -> bool:
@@ -257,12 +278,23 @@ class Run:
                 raise DeserializationError(f"messages come in JSON, and this one in {encoded.codec!r}; it is not read")
             event = self.program.codec.decode_event(encoded)
             targets = route(self.program, self.run_id, event, row.step)
+            joins = joins_of_sent(self.program, event, row.step) if self.program.has_joins else ()
             stop = encoded if isinstance(event, StopEvent) else None
         except DurableFlowError as error:
             extra = fields("message_unroutable", self.run_id, row.step, row=row.id)
             logger.error("message %d of run %s reaches no step: %s", row.id, self.run_id, said(error), extra=extra)
             return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
-        return EventReceived(EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id), message, stop)
+        emitted = EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id, joins)
+        return EventReceived(emitted, message, stop)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Tell whether everything that has come is durable."""
+        return not self._inbox and not self._appending
+
+    def wake(self) -> None:
+        """Ask soon what is due."""
+        self._turn_soon()
 
     # -- A turn --------------------------------------------------------------------------------------------------------
 
@@ -280,6 +312,7 @@ class Run:
         records: list[Record] = []
         after = self.state.seq
         try:
+            self._fire_joins(now, records)
             for incoming, reply in inbox:
                 incoming = self._prepared(incoming, reply)
                 facts = decide(self.state, incoming)
@@ -289,6 +322,7 @@ class Run:
                         self._replies.append((self.state.seq, reply))
                     else:
                         reply.set_exception(self._finished_error())
+                self._fire_joins(now, records)
             if records:
                 append = Append(self.claim.run, self.run_id, after, self.claim.epoch, records, self._update())
                 self._append = self.store.submit(append)
@@ -319,6 +353,11 @@ class Run:
             record = Record(self.state.seq + 1, now, at == last, fact)
             evolve(self.state, record)
             records.append(record)
+
+    def _fire_joins(self, now: int, records: list[Record]) -> None:
+        """Add what the fan-ins do about the state: a group each, in the same append."""
+        while (self.state.ripe or self.state.idle) and (facts := due_joins(self.state)):
+            self._apply(facts, now, records)
 
     def _prepared(self, incoming: Incoming, reply: Reply | None) -> Incoming:
         """Add what only the live objects know: which wait an event satisfies, and the end's drafts of everybody."""
@@ -421,6 +460,8 @@ class Run:
         match fact:
             case StepCompleted():
                 self._step_ended(fact.task)
+                if self.state.children:
+                    self.host.step_left(self, fact.task, fact.attempt)
             case StreamPublished():
                 task, step = fact.task if fact.task is not None else (None, None)
                 for position, item in enumerate(fact.items, fact.first):
@@ -447,11 +488,18 @@ class Run:
                 retry = "" if fact.retry_at is None else "; it is tried again"
                 if fact.handler is not None:
                     retry = f"; {fact.handler} takes it"
+                    if self.state.children:
+                        self.host.step_left(self, fact.task, fact.attempt + 1)
                 logger.warning(
                     "step %r of run %s failed (attempt %d): %s%s",
                     fact.task.step, self.run_id, fact.attempt, fact.error.type, retry,
                     extra=fields("step_failed", self.run_id, fact.task.step, fact.attempt),
                 )  # fmt: skip
+            case ChildEnded():
+                if self.children is not None:
+                    self.children.ended(fact.child)
+            case EventEmitted(targets=(), joins=(), answers=None) if self.program.has_joins:
+                warn_if_ignored(self.program, self.run_id, fact)
             case _:
                 pass  # nobody in this process waits for it
 
@@ -465,12 +513,15 @@ class Run:
             self._carry_out(command)
         if self.internals is not None:
             self.internals.acted()
+        if self.gate is not None:
+            self.gate.look()
         self._consider_release()
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case RunStep():
-                self._start(self.state.tasks[command.task])
+                if self.gate is None or self.gate.lets(command.task):
+                    self._start(self.state.tasks[command.task])
             case FireTimer():
                 self.accept(TimerDue(command.timer))
             case ExpireWait():
@@ -509,6 +560,7 @@ class Run:
         message += f"Currently active steps: {active}" if active else "No steps active"
         if self.state.unhandled:
             message += f". Events that no step handled: {', '.join(self.state.unhandled)}"
+        message += incomplete_sets(self.state)
         return f"{message} (run {self.run_id}; flow.retry({self.run_id!r}) goes on with a new budget)"
 
     def running_steps(self) -> list[str]:
@@ -525,8 +577,7 @@ class Run:
         step = task.id.step
         self.running.setdefault(step, {})[task.id] = execution
         self.workers.take(step)
-        live = self._live_events.pop(id(task.event), None)
-        event = live[1] if live is not None and task.attempt == 1 else None
+        event = None if task.event is None else self.take_live(task, task.event)
         if self.internals is not None:
             self.internals.started(execution)
         execution.worker_task = self.loop.create_task(make_attempt(self, execution, task, event))
@@ -548,6 +599,16 @@ class Run:
         """Let a single consumer get the event object itself; the encoding's identity finds it again."""
         if len(targets) == 1:
             self._live_events[id(encoded)] = (encoded, event)
+
+    def event_of(self, encoded: EncodedEvent) -> Event:
+        """Return an event of a task that has not started."""
+        live = self._live_events.get(id(encoded))
+        return live[1] if live is not None else self.program.codec.decode_event(encoded)
+
+    def take_live(self, task: Task, encoded: EncodedEvent) -> Event | None:
+        """Return the event object that was kept for the task, if this is its first attempt."""
+        live = self._live_events.pop(id(encoded), None)
+        return live[1] if live is not None and task.attempt == 1 else None
 
     def suspended(self, execution: Execution) -> None:
         """A strand of the step waits: its worker is free for another task."""
@@ -635,7 +696,8 @@ class Run:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self._idle_release_seconds is not None and self.state.parked and not self.executions:
+        idle = self.state.parked and not self.executions and not (self.children and self.children.unfinished)
+        if self._idle_release_seconds is not None and idle:
             self._idle = self.loop.call_later(self._idle_release_seconds, self._release_if_idle)
 
     def _release_if_idle(self) -> None:
@@ -692,6 +754,8 @@ class Run:
             self._tell_replies(self.error or self._closed_error())
         self.executions = {}
         self._live_events.clear()
+        if self.gate is not None:
+            self.gate.look()
 
     def _closed_error(self) -> DurableFlowError:
         if self.outcome is not None:

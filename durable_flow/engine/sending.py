@@ -7,7 +7,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..errors import AlreadyAnsweredError
 from ..events import Event, HumanResponseEvent
+from ..journal.deputies import deliver, deputy
 from ..journal.protocol import NewMessage
 from ..logs import fields, said
 from ..serializers.codec import Codec
@@ -38,9 +40,16 @@ class Sending:
         """Tell whether something for this run is on its way."""
         return run_id in self._last
 
-    async def send(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> None:
-        """Put an event into the run's messages. Raises what makes it unacceptable, and why it is not wanted."""
-        await asyncio.shield(self._in_order(attachment, self._message(attachment, event, step, wait_id)))
+    async def send(
+        self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None,
+        message_id: str | None = None,
+    ) -> None:  # fmt: skip
+        """Put an event into the run's messages, once under one `message_id`.
+
+        Raises what makes it unacceptable, and why it is not wanted.
+        """
+        message = self._message(attachment, event, step, wait_id)._replace(message_id=message_id)
+        await asyncio.shield(self._in_order(attachment, message))
 
     def send_soon(self, attachment: Attachment, event: Event, step: str | None) -> None:
         """As `send`, for callers that cannot await. Raises what makes it unacceptable; the rest is logged."""
@@ -58,13 +67,27 @@ class Sending:
         async def insert() -> None:
             if previous is not None:
                 await asyncio.wait([previous])
-            assert attachment.key is not None
-            await self._engine.store.send(attachment.key, message)
-            self._engine.shared.hear([attachment.key])
+            run, addressed = await self._addressed(attachment, message)
+            run, _ = await deliver(self._engine.store, run, addressed)
+            self._engine.shared.hear([run])
 
         sent = self._last[attachment.run_id] = self._engine.in_background(insert())
         sent.add_done_callback(partial(self._forget_sent, attachment.run_id))
         return sent
+
+    async def _addressed(self, attachment: Attachment, message: NewMessage) -> tuple[int, NewMessage]:
+        """Return the key of the run that the message is for, and the message as that run gets it."""
+        run_id, wait_id = deputy(attachment.run_id, message.wait_id)
+        if run_id == attachment.run_id:
+            assert attachment.key is not None
+            return attachment.key, message
+        row = await self._engine.store.find(run_id)
+        if row is None:
+            raise AlreadyAnsweredError(
+                f"run {attachment.run_id}: the question {message.wait_id} was asked by run {run_id}, which is not in "
+                f"{self._engine.store.url}. Nothing was sent"
+            )
+        return row.run, message._replace(wait_id=wait_id)
 
     def _message(self, attachment: Attachment, event: Event, step: str | None, wait_id: str | None) -> NewMessage:
         route(attachment.program, attachment.run_id, event, step)

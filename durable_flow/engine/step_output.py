@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkflowRuntimeError
-from ..events import Event, StopEvent, event_name
+from ..events import Event, InputRequiredEvent, StopEvent, event_name
 from ..fold import take_from_buffer
 from ..records import (
     COLLECT,
@@ -26,6 +26,7 @@ from ..records import (
     StreamReset,
 )
 from ..state import Effect, Task
+from .collecting import joins_of_sent
 from .routing import route
 from .step_context import StepContext
 
@@ -46,7 +47,9 @@ class StepOutput(StepContext):
     def send(self, event: Event, step: str | None = None) -> None:
         """Emit an event; handed over at the step's next suspension or at its end."""
         self._require_attached()
-        targets = route(self.run.program, self.run.run_id, event, step)
+        program = self.run.program
+        targets = route(program, self.run.run_id, event, step)
+        joins = joins_of_sent(program, event, step) if program.has_joins else ()
         encoded, event = self.run.live.encode_event(event)
         if isinstance(event, StopEvent):
             self.run.stop(self.carried(), encoded, event)
@@ -60,8 +63,9 @@ class StepOutput(StepContext):
             return
         if self._reuse(place, content) is not None:
             return
-        self.run.keep_live(encoded, event, targets)
-        self._draft(EventEmitted(encoded, self.task_id, self.attempt, place.k, targets, step))
+        if not joins:
+            self.run.keep_live(encoded, event, targets)
+        self._draft(EventEmitted(encoded, self.task_id, self.attempt, place.k, targets, step, None, joins))
         self._flush_urgently()
 
     def publish(self, event: Event) -> None:
@@ -72,6 +76,8 @@ class StepOutput(StepContext):
                 f"step {self.step!r} of run {self.run.run_id} published a {type(event).__name__}; "
                 "write_event_to_stream takes Event instances"
             )
+        if isinstance(event, InputRequiredEvent) and event.wait_id is not None:
+            return  # the question of a run that the step has started: it comes to this stream by itself
         encoded = self.codec.encode_event(event)
         record = self._history.next_stream_item()
         if record is not None and record.content == digest_of(encoded):

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
 from ..fold import fold
-from ..incoming import ResumeRequested
-from ..journal.protocol import RunRow
+from ..incoming import CancelRequested, ResumeRequested
+from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..logs import fields, said
 from ..records import RunClaimed, WaitAnswered
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
 from .run import Run
+from .stepwise import Gate
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -81,6 +82,7 @@ class Taking:
             records = await self._engine.store.read(row.run)
             state = fold(records)
             messages = await self._engine.store.messages([row.run])
+            orphaned = state.parent is not None and await self._has_ended(state.parent)
         except Exception:
             self.give_back(row.run_id, row.uid, row.epoch + 1)
             raise
@@ -93,11 +95,20 @@ class Taking:
         )  # fmt: skip
         run.told(records[-1:])
         self._engine.adopt(attachment, run)
+        if attachment.stepwise:
+            run.gate = Gate(run)
         if resume and (state.ended or state.attention):
             run.accept(ResumeRequested("retry" if state.ended else "resume"))
         run.take_messages(messages)
+        if orphaned and not state.ended:
+            # The parent's process died before it could cancel its children.
+            run.accept(CancelRequested(f"its parent run {state.parent} has ended"))
         self._engine.begin_run(run)
         return run
+
+    async def _has_ended(self, run_id: str) -> bool:
+        row = await self._engine.store.find(run_id)
+        return row is not None and row.status in FINAL_STATUSES
 
     def give_up(self, run: Run) -> None:
         """Begin to give a run back that was live here."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
+from .current import current_execution
 from .execution import Execution
+
+T = TypeVar("T")
 
 
 class FromThread:
@@ -14,6 +19,15 @@ class FromThread:
 
     def __init__(self, execution: Execution):
         self._execution = execution
+
+    def in_step(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do work in the loop's thread as a part of the step, and return its result. For the step's own thread only."""
+
+        async def in_loop() -> T:
+            current_execution.set(self._execution)
+            return await work()
+
+        return asyncio.run_coroutine_threadsafe(in_loop(), self._execution.run.loop).result()
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._execution, name)

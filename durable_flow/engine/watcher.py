@@ -164,4 +164,7 @@ class Watcher:
             if await self._engine.tell_end(attachment, row):
                 self.forget(attachment)
         elif is_claimable(row, self._engine.now(), gone):
-            await self._engine.taking.take_up(attachment, row)
+            if attachment.program.limit is None:
+                await self._engine.taking.take_up(attachment, row)
+            else:
+                self._engine.placing.take_up_soon(attachment, row)

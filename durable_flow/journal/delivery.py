@@ -9,6 +9,10 @@ from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
 from .protocol import FINAL_STATUSES, NewMessage
 
 
+class NotAsked(AlreadyAnsweredError):
+    """No open question of the run takes the answer; one of a run that it started may."""
+
+
 class Asked(NamedTuple):
     """A wait of the run. `strict`: it has requirements; `answered`: the run has yet to take an answer that was sent."""
 
@@ -33,7 +37,7 @@ def require_unfinished(run_id: str, status: str) -> None:
 def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> str | None:
     """Return the wait that a message answers, None if it answers none; `waits` are the run's, oldest first.
 
-    Raises AlreadyAnsweredError.
+    Raises AlreadyAnsweredError, and NotAsked for a message that is `asked_only`.
     """
     if message.wait_id is not None:
         named = next((wait for wait in waits if wait.wait_id == message.wait_id), None)
@@ -54,6 +58,8 @@ def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> s
         # Whether requirements are met only the engine can tell: they are encoded values.
         if not wait.strict:
             return wait.wait_id
+    if message.asked_only and not free:
+        raise NotAsked(f"run {run_id}: it has no open question for {name}")
     late = message.human and not still_open and matching and matching[-1].outcome == "answered"
     if late or (still_open and not free):
         raise AlreadyAnsweredError(

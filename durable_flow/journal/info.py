@@ -64,14 +64,32 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """A pending task: the event that a step has not finished. `attempt` counts from 1."""
+    """A pending task: the event that a step has not finished. `attempt` counts from 1.
+
+    A task with several events, of a step that collects, has `joined` and no `event`.
+    """
 
     id: TaskId
     step: str
-    event: Event
+    event: Event | None
     attempt: int
     retry_at: datetime | None
     error: ErrorInfo | None
+    joined: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChildInfo:
+    """A run that a step has started; `status` is how it ended, None as long as that is not in this run's journal.
+
+    An `independent` one does not end with this run.
+    """
+
+    run_id: str
+    workflow: str
+    step: str
+    status: str | None
+    independent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +97,8 @@ class StateInfo:
     """A run's folded state at a checkpoint.
 
     `seq` is that of the checkpoint; `context` holds the decoded values (an EncodedValue stays as it is if this program
-    does not have its class); `checkpoints` are the named ones with their seq.
+    does not have its class); `checkpoints` are the named ones with their seq. `children` are the runs that pending
+    steps have started, and others that have not ended; `parent` is the run that ends this one with itself.
     """
 
     run_id: str
@@ -95,6 +114,8 @@ class StateInfo:
     steps_completed: int
     stream_position: int
     checkpoints: dict[str, int] = field(default_factory=dict)
+    children: tuple[ChildInfo, ...] = ()
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

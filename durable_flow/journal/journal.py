@@ -17,7 +17,8 @@ from ..records import EncodedEvent, EncodedValue, Record
 from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer, require_key
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
-from .info import RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
+from .deputies import deliver, deputy
+from .info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
 from .runid import require_run_id
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
@@ -163,9 +164,12 @@ class Journal:
             for w in state.waits.values() if w.is_open
         )  # fmt: skip
         tasks = tuple(
-            TaskInfo(t.id, t.id.step, self._event(t.event), t.attempt, moment(t.retry_at), t.error)
+            TaskInfo(
+                t.id, t.id.step, None if t.event is None else self._event(t.event), t.attempt, moment(t.retry_at),
+                t.error, tuple(self._event(event) for event in t.joined or ()),
+            )
             for t in state.tasks.values()
-        )
+        )  # fmt: skip
         return StateInfo(
             run_id=run_id,
             seq=state.seq,
@@ -180,6 +184,10 @@ class Journal:
             steps_completed=state.steps_completed,
             stream_position=state.position,
             checkpoints=dict(state.checkpoints),
+            children=tuple(
+                ChildInfo(c.run_id, c.workflow, c.task.step, c.status, c.independent) for c in state.children.values()
+            ),
+            parent=state.parent,
         )
 
     async def pending(self, limit: int | None = None) -> list[WaitInfo]:
@@ -264,18 +272,20 @@ class Journal:
         """Send an event to a run, whether a process owns it or not; durable on return.
 
         `wait_id` (or the event's own `wait_id`) names the question that is answered; without one an answer closes the
-        oldest open wait of its type. The same `message_id` counts once: False is returned for a repetition. Raises
+        oldest open wait of its type, of the run itself or else of a run that it started. The same `message_id` counts
+        once: False is returned for a repetition. Raises
         RunNotFoundError, RunFinishedError, AlreadyAnsweredError, SerializationError.
         """
         if not isinstance(event, Event):
             raise SerializationError(f"run {run_id}: journal.send takes an Event, not {type(event).__name__}")
-        row = await self._row(run_id)
         human = isinstance(event, HumanResponseEvent)
-        named = event.get("wait_id") if human else None
+        named = wait_id or (event.get("wait_id") if human else None)
+        run_id, named = deputy(run_id, named)
+        row = await self._row(run_id)
         encoded = self._message_codec.encode_event(event)
-        message = NewMessage("event", message_id, encoded, wait_id or named, step, human=human)
-        sent = await self._shared.store.send(row.run, message)
-        self._shared.hear([row.run])
+        message = NewMessage("event", message_id, encoded, named, step, human=human)
+        run, sent = await deliver(self._shared.store, row.run, message)
+        self._shared.hear([run])
         return sent
 
     async def cancel(self, run_id: str, reason: str = "cancelled through its journal") -> None:

@@ -164,6 +164,12 @@ class MemoryStore:
         rows = self._runs[run].stream if run in self._runs else []
         return list(islice((row for row in rows if row.position > after), limit))
 
+    async def asked(self, run: int) -> list[str]:
+        """Return the wait ids of the questions that a run has published, in order."""
+        self._check_open()
+        rows = self._runs[run].stream if run in self._runs else []
+        return [row.wait_id for row in rows if row.wait_id is not None]
+
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         self._check_open()

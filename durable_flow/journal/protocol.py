@@ -111,7 +111,10 @@ class MessageRow(NamedTuple):
 
 
 class NewMessage(NamedTuple):
-    """A message to be sent. A wait of the event's type is looked up unless `wait_id`; no `message_id`: it gets one."""
+    """A message to be sent. A wait of the event's type is looked up unless `wait_id`; no `message_id`: it gets one.
+
+    `asked_only`: it is refused with NotAsked unless an open question of the run may take it.
+    """
 
     kind: str
     message_id: str | None = None
@@ -120,6 +123,7 @@ class NewMessage(NamedTuple):
     step: str | None = None
     reason: str | None = None
     human: bool = False
+    asked_only: bool = False
 
 
 class WaitRow(NamedTuple):
@@ -202,6 +206,9 @@ class JournalStore(Protocol):
 
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
+
+    async def asked(self, run: int) -> list[str]:
+        """Return the wait ids of the questions that a run has published, in order."""
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""

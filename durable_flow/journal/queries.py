@@ -138,6 +138,11 @@ class SqlQueries:
             items.append(StreamRow(position, at, step, event, wait_id, reset_since, task))
         return items
 
+    async def asked(self, run: int) -> list[str]:
+        """Return the wait ids of the questions that a run has published, in order."""
+        statement = select(stream.c.wait_id).where(stream.c.run == run, stream.c.wait_id.is_not(None))
+        return [row[0] for row in await self._rows(statement.order_by(stream.c.position))]
+
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         rows = await self._rows(_run_rows.where(runs.c.run_id == run_id))

@@ -58,10 +58,16 @@ _LAYOUTS: dict[type, _Layout] = {
     records.EffectReused: _Layout(name="name"),
     records.TimerSet: _Layout(),
     records.TimerFired: _Layout(),
+    records.ChildStarted: _Layout(name="workflow", value="arguments"),
+    records.ChildAsked: _Layout(),
+    records.ChildEnded: _Layout(name="status"),
     records.StreamPublished: _Layout(),
     records.StreamReset: _Layout(),
     records.StepDiverged: _Layout(name="name"),
     records.CheckpointNamed: _Layout(name="name"),
+    records.FanOutOpened: _Layout(),
+    records.JoinFired: _Layout(name="step"),
+    records.FanOutClosed: _Layout(),
     records.RunParked: _Layout(),
     records.RunResumed: _Layout(),
     records.RunCompleted: _Layout(event="result"),
@@ -74,8 +80,9 @@ _LAYOUTS: dict[type, _Layout] = {
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.
 _USUAL: dict[str, Any] = {
     "k": 0, "targets": (), "step": None, "answers": None, "retry_at": None, "explicit": False, "human": False,
-    "deadline": None, "schema": None, "arguments": None, "wait_id": None, "previous": None,
+    "deadline": None, "schema": None, "arguments": None, "wait_id": None, "previous": None, "joins": (), "scope": 0,
     "handler": None, "began_at": None,
+    "parent": None, "independent": False,
 }  # fmt: skip
 # Stored elsewhere: the stream table has the items.
 _ELSEWHERE = {"items"}
@@ -113,9 +120,11 @@ def _plan(kind: type, layout: _Layout) -> _Plan:
 _PLANS = {kind: _plan(kind, layout) for kind, layout in _LAYOUTS.items()}
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in _LAYOUTS}
 
-# The JSON of targets by targets, and back: few different ones in a program. Cleared when they have grown too large.
-_targets_json: dict[tuple[str, ...], str] = {}
-_json_targets: dict[str | None, tuple[str, ...]] = {None: ()}
+_Names = tuple[str, ...]
+# The JSON of targets (and joins) by them, and back: few different ones in a program. Cleared when grown too large.
+_targets_json: dict[_Names, str] = {}
+_joins_json: dict[tuple[_Names, _Names], str] = {}
+_json_targets: dict[str | None, tuple[_Names, _Names]] = {None: ((), ())}
 
 
 def to_columns(fact: Fact) -> Columns | tuple[Any, ...]:
@@ -127,12 +136,12 @@ def to_columns(fact: Fact) -> Columns | tuple[Any, ...]:
         data = None if attempt == 1 and not k else _attempt_json(attempt, k)
         return "ContextSet", task[0], task[1], key, data, codec, payload, None
     if isinstance(fact, EventEmitted):
-        (name, codec, v, payload), task, attempt, ordinal, targets, step, answers = fact
+        (name, codec, v, payload), task, attempt, ordinal, targets, step, answers, joins = fact
         if ordinal is not None or step is not None or answers is not None or attempt != (task is not None):
             return _any_to_columns(fact)
-        data = _targets_json.get(targets)
+        data = _targets_json.get(targets) if not joins else _joins_json.get((targets, joins))
         if data is None:
-            data = _remember_targets(targets)
+            data = _remember_targets(targets, joins)
         if task is None:
             return "EventEmitted", None, None, name, data or None, codec, payload, v
         return "EventEmitted", task[0], task[1], name, data or None, codec, payload, v
@@ -149,12 +158,18 @@ def _attempt_json(attempt: int, k: int) -> str:
     return "{" + ",".join(parts) + "}"
 
 
-def _remember_targets(targets: tuple[str, ...]) -> str:
-    if len(_targets_json) > 10_000:
+def _remember_targets(targets: _Names, joins: _Names) -> str:
+    if len(_json_targets) > 10_000:
         _targets_json.clear()
+        _joins_json.clear()
         _json_targets.clear()
-    data = _targets_json[targets] = _to_json({"targets": targets}) if targets else ""
-    _json_targets[data or None] = targets
+    named = {field: names for field, names in (("targets", targets), ("joins", joins)) if names}
+    data = _to_json(named) if named else ""
+    if joins:
+        _joins_json[targets, joins] = data
+    else:
+        _targets_json[targets] = data
+    _json_targets[data or None] = targets, joins
     return data
 
 
@@ -213,11 +228,12 @@ def to_fact(
             return ContextSet(name, EncodedValue(codec, payload), TaskId(task, step), 1, 0)  # type: ignore[arg-type]
         if kind == "StepCompleted":
             return StepCompleted(TaskId(task, step), 1)  # type: ignore[arg-type]
-    if kind == "EventEmitted" and (targets := _json_targets.get(data)) is not None:
+    if kind == "EventEmitted" and (known_data := _json_targets.get(data)) is not None:
+        targets, joins = known_data
         event = EncodedEvent(name, codec, v, payload)  # type: ignore[arg-type]
         if task is None:
-            return EventEmitted(event, None, 0, None, targets)
-        return EventEmitted(event, TaskId(task, step), 1, None, targets)  # type: ignore[arg-type]
+            return EventEmitted(event, None, 0, None, targets, joins=joins)
+        return EventEmitted(event, TaskId(task, step), 1, None, targets, joins=joins)  # type: ignore[arg-type]
     known = _KINDS.get(kind)
     if known is None:
         raise DeserializationError(
@@ -226,8 +242,8 @@ def to_fact(
         )
     layout, fields, data_fields = _PLANS[known]
     stored = _from_json(data) if data is not None else {}
-    if known is EventEmitted and stored.keys() == {"targets"}:
-        _remember_targets(tuple(stored["targets"]))
+    if known is EventEmitted and stored and stored.keys() <= {"targets", "joins"}:
+        _remember_targets(tuple(stored.get("targets", ())), tuple(stored.get("joins", ())))
     values: dict[str, Any] = {}
     if "task" in fields:
         values["task"] = TaskId(task, step) if task is not None else None  # type: ignore[arg-type]

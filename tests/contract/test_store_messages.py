@@ -13,6 +13,7 @@ from durable_flow.errors import (
     RunNotFoundError,
     SerializationError,
 )
+from durable_flow.journal.delivery import NotAsked
 from durable_flow.journal.protocol import JournalStore, MessageRow, NewMessage, RunUpdate, StreamRow, WaitRow
 from durable_flow.records import (
     ErrorInfo,
@@ -424,3 +425,38 @@ async def test_text_in_an_imported_state_is_looked_at_before_it_is_written(store
     with pytest.raises(SerializationError, match="holds a NUL"):
         await create(store, "run-2", StateImported("uid", 4, encode_state(RunState(waits={"w2": wait}))))
     assert await store.find("run-2") is None
+
+
+# -- Questions that were handed on -------------------------------------------------------------------------------------
+
+
+async def test_the_questions_of_a_run_are_found_by_their_ids_in_order(store: JournalStore):
+    run, other = await owned(store), await owned(store, "run-2")
+    assert await store.asked(run.run) == []
+    shown = [StreamPublished(n, ("",), None, 0, 0, (event("Ask"),), wait_id) for n, wait_id in
+             enumerate(("w3", None, "run-7/w4"), 1)]  # fmt: skip
+    await run.append(*shown)
+    await other.append(shown[0]._replace(wait_id="w9"))
+    assert await store.asked(run.run) == ["w3", "run-7/w4"]
+    assert await store.asked(other.run) == ["w9"]
+    assert await store.asked(4711) == []
+
+
+async def test_an_answer_for_an_open_question_only_is_refused_where_none_takes_it(store: JournalStore):
+    run = await owned(store)
+    mail = answer("mail-1", human=True)._replace(asked_only=True)
+    with pytest.raises(NotAsked, match="run-1"):
+        await store.send(run.run, mail)
+    assert await bound(store, run) == []
+    await run.append(asks("w2", "Answer", human=True))
+    assert await store.send(run.run, mail)
+    assert await bound(store, run) == [("answer", "w2")]
+    with pytest.raises(NotAsked):
+        await store.send(run.run, mail._replace(message_id="mail-2"))
+
+
+async def test_an_answer_for_an_open_question_only_may_be_for_one_with_requirements(store: JournalStore):
+    run = await owned(store)
+    await run.append(asks("w2", "Answer", human=True, requirements=value()))
+    assert await store.send(run.run, answer("mail-1", human=True)._replace(asked_only=True))
+    assert await bound(store, run) == [("event", None)]

@@ -61,6 +61,7 @@ def _journal_of(books: Books, usual: Books, run_id: str) -> Iterable[str]:
     delivered = Counter(
         (row.seq, step) for row in books.of(run_id, "EventEmitted") for step in row.data.get("targets", ())
     )
+    delivered += Counter((row.seq, row.name) for row in books.of(run_id, "JoinFired"))
     completed = Counter((row.task, row.step) for row in books.of(run_id, "StepCompleted"))
     if delivered != completed:
         differ = (delivered - completed) | (completed - delivered)

@@ -67,7 +67,8 @@ class Books:
         [(self.open_messages,)] = database.rows(
             "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"
         )
-        self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind == "EventEmitted"}
+        # What steps are called with: an event, or, for a join, what it has collected, under the name of its step.
+        self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind in ("EventEmitted", "JoinFired")}
 
     def of(self, run_id: str, kind: str) -> list[Row]:
         return [row for row in self.rows if row.run_id == run_id and row.kind == kind]

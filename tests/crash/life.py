@@ -26,6 +26,7 @@ import durable_flow.journal.postgres
 import durable_flow.journal.sqlite  # noqa: F401
 from durable_flow import Journal, RunNotFoundError
 
+from .journeys import Journey, travel
 from .kills import Commits
 from .orders import Notes, Orders, attend
 from .timed import Timed
@@ -39,8 +40,8 @@ class Life(TypedDict, total=False):
 
     `laps`: how long the loop of a run is. `kill`: the commit, and the point in it. `moment`: a line of the notes, after
     which `kill` counts. `die_at_question`: at the first question that is seen. `die_after`: kinds of records, once all
-    of them are in the journal of the first run. `timed`: runs the workflow with timers instead. `dies_with`: the pid of
-    a server that is killed whenever the process kills itself.
+    of them are in the journal of the first run. `timed`: runs the workflow with timers instead, `journey` the one with
+    children. `dies_with`: the pid of a server that is killed whenever the process kills itself.
     """
 
     folder: str
@@ -54,6 +55,7 @@ class Life(TypedDict, total=False):
     die_after: list[str]
     timed: bool
     dies_with: int
+    journey: bool
 
 
 def life_of(request: Any) -> Life:
@@ -94,6 +96,11 @@ async def live(life: Life) -> None:
             death.add_done_callback(lambda _: commits.kill())
         if life.get("timed"):
             await Timed(notes, journal=journal).run(run_id=life["runs"][0])
+            return
+        if life.get("journey"):
+            (run_id,) = life["runs"]
+            results = {run_id: await travel(Journey(notes, journal=journal), run_id)}
+            (folder / "outcome.json").write_text(json.dumps({"results": results, "commits": commits.count}))
             return
         flow = Orders(notes, timeout=None, journal=journal)
         at_question = commits.kill if life.get("die_at_question") else None

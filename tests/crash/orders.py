@@ -1,4 +1,4 @@
-"""The workflow that is killed: fan-out, join, failure and retry, questions, a wait, calls, a timer, stream and loop."""
+"""The workflow that is killed: fan-outs and joins, failure, retry, questions, a wait, calls, a timer, stream, loop."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from durable_flow import (
+    Collect,
     ConstantDelayRetryPolicy,
     Context,
     Event,
@@ -18,6 +19,7 @@ from durable_flow import (
     Journal,
     StartEvent,
     StopEvent,
+    Take,
     Workflow,
     WorkflowHandler,
     step,
@@ -80,6 +82,22 @@ class Loaded(Event):
 
 class Stowed(Event):
     number: int
+
+
+class Label(Event):
+    number: int
+
+
+class Printed(Event):
+    number: int
+
+
+class Bundle(Event):
+    labels: list[int]
+
+
+class Sealed(Event):
+    pass
 
 
 class Progress(Event):
@@ -202,11 +220,33 @@ class Orders(Workflow):
         return Stowed(number=ev.number)
 
     @step
-    async def finish(self, ctx: Context, ev: Stowed) -> StopEvent | None:
-        self.note(ctx, "finish", ev)
+    async def stow(self, ctx: Context, ev: Stowed) -> list[Label] | None:
+        self.note(ctx, "stow", ev)
         stowed = ctx.collect_events(ev, [Stowed] * CRATES)
         if stowed is None:
             return None
+        return [Label(number=number) for number in sorted(one.number for one in stowed)]
+
+    @step(num_workers=2)
+    async def print_label(self, ctx: Context, ev: Label) -> Printed:
+        self.note(ctx, "print_label", ev)
+        await ctx.checkpoint(f"printing {ev.number}")
+        return Printed(number=ev.number)
+
+    @step
+    async def bundle(self, ctx: Context, labels: list[Printed]) -> Bundle:
+        self.notes.add(ctx.run_id, "bundle", "bundle:0")
+        return Bundle(labels=sorted(label.number for label in labels))
+
+    @step
+    async def seal(self, ctx: Context, first: Annotated[list[Printed], Collect(Take(1))]) -> Sealed:
+        self.notes.add(ctx.run_id, "seal", "seal:0")
+        assert len(first) == 1
+        return Sealed()
+
+    @step
+    async def finish(self, ctx: Context, bundle: Bundle, seal: Sealed) -> StopEvent:
+        self.notes.add(ctx.run_id, "finish", "finish:0")
         data = ctx.data
         return StopEvent(
             result={
@@ -215,7 +255,7 @@ class Orders(Workflow):
                 "by": data["approved_by"],
                 "laps": list(data["laps"]),
                 "truck": data["truck"],
-                "crates": sorted(one.number for one in stowed),
+                "crates": bundle.labels,
             }
         )
 

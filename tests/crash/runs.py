@@ -12,5 +12,6 @@ MOMENTS = [
     ["begin Ordered:0", "price Part:1", "call quote:2"],
     ["join Priced:2", "pack Packed:0"],
     ["deliver Approved:0", "lap Lap:1", "ship Ready:0"],
-    ["load Loaded:3", "finish Stowed:1", "finish Stowed:3"],
+    ["load Loaded:3", "stow Stowed:1", "stow Stowed:3"],
+    ["print_label Label:2", "bundle bundle:0", "finish finish:0"],
 ]

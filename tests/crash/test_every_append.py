@@ -35,7 +35,8 @@ def test_an_undisturbed_run_completes_with_all_that_is_to_be_killed(undisturbed:
     kinds = {row.kind for row in books.rows}
     assert kinds >= {
         "EventCollected", "BufferReleased", "StepFailed", "EffectReused", "WaitOpened", "WaitAnswered",
-        "MessageReceived", "CallRecorded", "TimerSet", "TimerFired", "StreamPublished", "ContextSet",
+        "MessageReceived", "CallRecorded", "TimerSet", "TimerFired", "StreamPublished", "ContextSet", "FanOutOpened",
+        "JoinFired", "FanOutClosed",
     }  # fmt: skip
     lines = undisturbed.lines()
     assert set(lines.values()) == {1}

@@ -15,12 +15,14 @@ from durable_flow import (
     StartEvent,
     StopEvent,
     Workflow,
+    WorkflowCancelledByUser,
     WorkflowFailedEvent,
+    WorkflowRuntimeError,
     step,
 )
 from durable_flow.records import RunClaimed
 
-from .flows import Asking, Shop, in_another_loop, question, records_of, released
+from .flows import Asking, Shop, in_another_loop, question, records_of, released, streamed
 
 # -- Awaiting ----------------------------------------------------------------------------------------------------------
 
@@ -323,3 +325,154 @@ async def test_awaiting_something_cancelled_is_an_error_of_the_step(journal: Jou
         await Odd(journal=journal).run(run_id="r")
     assert isinstance(raised.value.__cause__, asyncio.CancelledError)
     assert (await journal.run("r")).status == "failed"
+
+
+# -- As a coroutine, and what old programs ask of it -------------------------------------------------------------------
+
+
+async def test_a_task_may_be_made_of_a_handler(memory: Journal) -> None:
+    flow = Shop(journal=memory)
+    task = asyncio.create_task(flow.run(item="lamp"), name="order")
+    assert await task == "shipped 1 lamp"
+    assert asyncio.iscoroutine(flow.run(item="chair"))
+
+
+async def test_several_tasks_of_one_handler_get_the_same(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(item="lamp")
+    tasks = [asyncio.create_task(handler) for _ in range(3)]
+    shielded = asyncio.shield(handler)
+    await flow.shipping.wait()
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    flow.hold.set()
+    assert await asyncio.gather(*tasks[1:], shielded, handler, handler) == ["shipped 1 lamp"] * 5
+    assert flow.ran == ["pack", "ship"]
+
+
+async def test_a_task_group_and_wait_take_tasks_of_handlers(memory: Journal) -> None:
+    flow = Shop(journal=memory)
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(flow.run(item=item)) for item in "ab"]
+    assert [task.result() for task in tasks] == ["shipped 1 a", "shipped 1 b"]
+    done, _ = await asyncio.wait([asyncio.create_task(flow.run(item="c"))])
+    assert [task.result() for task in done] == ["shipped 1 c"]
+
+
+async def test_a_task_of_a_handler_raises_its_error(memory: Journal) -> None:
+    task = asyncio.create_task(Shop(journal=memory, fail=ValueError("no truck")).run(item="lamp"))
+    with pytest.raises(ValueError, match="no truck"):
+        await task
+
+
+async def test_a_cancelled_task_of_a_handler_releases_the_run(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    task = asyncio.create_task(flow.run(run_id="order-42", item="lamp"))
+    await flow.shipping.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    flow.hold.set()
+    assert await flow.run(run_id="order-42", item="lamp") == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship", "ship"]
+
+
+@pytest.mark.filterwarnings("error")
+async def test_the_methods_of_a_future(memory: Journal) -> None:
+    flow = Shop(journal=memory, hold=asyncio.Event())
+    handler = flow.run(item="lamp")
+    await flow.shipping.wait()
+    assert not handler.done()
+    assert not handler.cancelled()
+    with pytest.raises(asyncio.InvalidStateError):
+        handler.exception()
+    flow.hold.set()
+    await handler
+    assert handler.done()
+    assert not handler.cancelled()
+    assert handler.exception() is None
+    assert not handler.cancel()
+    error = ValueError("no truck")
+    failed = Shop(journal=memory, fail=error).run(item="lamp")
+    with pytest.raises(ValueError, match="no truck"):
+        await failed
+    assert failed.exception() is error
+
+
+async def test_cancelling_a_handler_ends_it_and_leaves_the_run_unfinished(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(run_id="order-42", item="lamp")
+    waiting = asyncio.ensure_future(handler)
+    await flow.shipping.wait()
+    assert handler.cancel()
+    for _ in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            await handler
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert handler.done()
+    assert handler.cancelled()
+    assert handler.exception() is None
+    assert handler.get_stop_event() is None
+    flow.hold.set()
+    assert await flow.run(run_id="order-42", item="lamp") == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship", "ship"]
+
+
+async def test_cancelling_one_of_two_handlers_leaves_the_other_its_run(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    first = flow.run(run_id="order-42", item="lamp")
+    await flow.shipping.wait()
+    staying = asyncio.ensure_future(await flow.resume("order-42"))
+    await asyncio.sleep(0)
+    first.cancel()
+    flow.hold.set()
+    assert await staying == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship"]
+
+
+async def test_a_cancelled_run_is_a_cancelled_handler(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(item="lamp")
+    await flow.shipping.wait()
+    await handler.cancel_run()
+    assert handler.cancelled()
+    assert handler.done()
+    assert isinstance(handler.exception(), WorkflowCancelledByUser)
+    with pytest.raises(WorkflowCancelledByUser):
+        await handler.stop_event_result()
+
+
+async def test_a_second_reader_of_a_handlers_stream_waits_and_then_finds_it_consumed(journal: Journal) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    handler = flow.run(item="lamp")
+    first = asyncio.create_task(streamed(handler))
+    await flow.shipping.wait()
+    second = asyncio.create_task(streamed(handler))
+    await asyncio.sleep(0)
+    assert not second.done()
+    flow.hold.set()
+    assert [type(event).__name__ for event in await first] == ["Packed", "StopEvent"]
+    with pytest.raises(WorkflowRuntimeError, match="already been consumed"):
+        await second
+
+
+# -- Without an event loop ---------------------------------------------------------------------------------------------
+
+
+def test_run_sync_runs_to_the_end(url: str) -> None:
+    flow = Shop(journal=url)
+    assert flow.run_sync(item="lamp", run_id="order-42") == "shipped 1 lamp"
+    assert flow.run_sync(item="lamp", run_id="order-42") == "shipped 1 lamp"
+    assert flow.ran == ["pack", "ship"]
+
+
+def test_run_sync_raises_the_runs_error(url: str) -> None:
+    with pytest.raises(ValueError, match="no truck"):
+        Shop(journal=url, fail=ValueError("no truck")).run_sync(item="lamp")
+
+
+async def test_run_sync_is_refused_where_a_loop_runs(memory: Journal) -> None:
+    with pytest.raises(RuntimeError, match=r"await flow\.run"):
+        Shop(journal=memory).run_sync(item="lamp")

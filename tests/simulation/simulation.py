@@ -321,6 +321,13 @@ class Simulation:
         self._die(self.run)
         return self
 
+    def adopt(self, other: Simulation, to: int) -> Simulation:
+        """Begin where the journal of another simulation stood at a boundary, as after a kill there."""
+        self.store.adopt(other.store, to)
+        self.loop.now = other.loop.now
+        self.lives = 1
+        return self
+
     def stay_dead(self) -> Simulation:
         """Kill the live process; nobody takes the run up before `come_back`."""
         self.kill()
@@ -349,6 +356,9 @@ class Simulation:
         if run is self.run:
             self.run = None
             self._waiting_for_message = error is None
+
+    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
+        pass
 
     def step_suspended(self, run: Run) -> None:
         pass

@@ -68,6 +68,13 @@ class SimulatedStore:
 
     # -- What an engine does when it takes a run -----------------------------------------------------------------------
 
+    def adopt(self, other: SimulatedStore, to: int) -> None:
+        """Begin with the first records of another store's run, and what belongs to them in other tables."""
+        self._keep(other.records[:to])
+        self.stream = [item for item in other.stream if item[0] <= self.state.position]
+        self._messages = {row: message for row, message in other._messages.items() if row in self._consumed}
+        self.epoch = max((r.fact.epoch for r in self.records if isinstance(r.fact, RunClaimed)), default=1)
+
     def create(self, records: Sequence[Record]) -> Claim:
         self._keep(records)
         self.epoch = 1

@@ -8,7 +8,7 @@ shrink it and a plain generator of random numbers can make many.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -22,6 +22,9 @@ from durable_flow.fold import evolve
 from durable_flow.incoming import (
     AttentionNeeded,
     CancelRequested,
+    ChildAsks,
+    ChildOver,
+    Collectors,
     EffectsCommitted,
     EventReceived,
     ImportRequested,
@@ -35,9 +38,11 @@ from durable_flow.incoming import (
     TimerDue,
     WaitDue,
 )
+from durable_flow.joins import due_joins
 from durable_flow.records import (
     CALL,
     CHECKPOINT,
+    CHILD,
     COLLECT,
     SENT,
     SLEEP,
@@ -47,6 +52,7 @@ from durable_flow.records import (
     BufferReleased,
     CallRecorded,
     CheckpointNamed,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     EffectReused,
@@ -70,6 +76,10 @@ from durable_flow.state import Effect, RunState, Task, Wait
 
 ROUTES = {"Start": ("first",), "Work": ("work",), "Both": ("first", "work"), "Answer": ("first",), "Lost": ()}
 EVENTS = ("Work", "Both", "Lost")
+# What collects: "gather" a whole list, "few" the first two, "pair" one each of two events.
+JOINS = {"Work": ("gather", "few", "pair.a/2"), "Both": ("gather",), "Lost": ("pair.b/2",), "Answer": ("few",)}
+STEPS = ("first", "work", "gather", "few", "pair")
+LIST = Collectors(("gather", "few"), (0, 2))
 KEYS = ("n", "m")
 BUFFER = "\0buffer:both"
 
@@ -96,6 +106,7 @@ class Actor:
         self.done: list[tuple[str, int, int]] = []
         self.todo = deque(run.done.get(task.id, ()))
         self._waits_for: str | int | None = None
+        self._awaited_child: int | None = None
         run.done[task.id] = self.done
 
     def read(self, key: str) -> None:
@@ -117,7 +128,8 @@ class Actor:
         place, record = self.history.take(SENT, sent.name)
         content = (sent, None)
         if self._recorded(place, record, content) is None:
-            fact = EventEmitted(sent, self.task, self.attempt, place.k, ROUTES[sent.name])
+            joins = joins_in(sent.name, ())
+            fact = EventEmitted(sent, self.task, self.attempt, place.k, ROUTES[sent.name], joins=joins)
             self._draft(fact)
 
     def collect(self, collected: EncodedEvent) -> None:
@@ -178,6 +190,22 @@ class Actor:
             self.commit(fact)
         self._waits_for = self._outcome_at(place)
 
+    def start_child(self, workflow: str, arguments: int, run_id: str | None) -> None:
+        """Wait until the move after the one that ends it."""
+        place, record = self.history.take(CHILD, workflow)
+        content = (value(arguments), run_id)
+        record = self._recorded(place, record, content)
+        if record is not None:
+            self.commit()
+            self._awaited_child = record.outcome
+            return
+        child = run_id or f"{self.task.seq}-{self.task.step}-{self.attempt}-{place.k}-{self.run.state.revivals}"
+        independent = run_id is not None
+        self.commit(ChildStarted(self.task, self.attempt, place.k, workflow, child, value(arguments), independent))
+        seq = self._outcome_at(place)
+        assert seq is None or isinstance(seq, int)
+        self._awaited_child = seq
+
     def checkpoint(self, name: str) -> None:
         place, record = self.history.take(CHECKPOINT, name)
         if record is None:
@@ -186,18 +214,22 @@ class Actor:
     def commit(self, *facts: Fact) -> None:
         self.run.accept(EffectsCommitted((*self.run.drafts.take(self.task, self.run.actors), *facts)))
 
-    def returns(self, events: tuple[EncodedEvent, ...], ask: bool, stop: bool) -> None:
+    def returns(self, events: tuple[EncodedEvent, ...], ask: bool, stop: bool, as_list: bool) -> None:
         drafts = self._finish(completed=True)
         if stop:
             drafts += self.run.drafts.take_all()
+        around = self.run.state.tasks[self.task].scope if self.task in self.run.state.tasks else 0
+        bound = LIST.joins if as_list else self.run.joins_of(around)
         returned: list[EventEmitted | Question] = [
-            EventEmitted(e, self.task, self.attempt, None, ROUTES[e.name]) for e in events
+            EventEmitted(e, self.task, self.attempt, None, ROUTES[e.name], joins=joins_in(e.name, bound))
+            for e in events
         ]
         if ask:
             question = EventEmitted(event("Question"), self.task, self.attempt, None, ())
             returned.append(Question(question, ("Answer",), None))
         end = event("Stop") if stop else None
-        self.run.accept(StepReturned(self.task, self.attempt, drafts, tuple(returned), end))
+        fan_out = LIST if as_list else None
+        self.run.accept(StepReturned(self.task, self.attempt, drafts, tuple(returned), end, fan_out))
 
     def raises(self, retry_after: int | None, attention: str | None = None, handler: str | None = None) -> None:
         drafts = self._finish(completed=False)
@@ -211,6 +243,9 @@ class Actor:
 
     def is_suspended(self) -> bool:
         waits_for, state = self._waits_for, self.run.state
+        child = state.children.get(self._awaited_child or 0)
+        if child is not None and not child.ended_at:
+            return True
         if isinstance(waits_for, int):
             return waits_for in state.timers and not state.timers[waits_for].fired_at
         return waits_for in state.waits and state.waits[waits_for].is_open
@@ -298,6 +333,12 @@ class Simulation:
         if isinstance(incoming, EventReceived) and incoming.stop is None:
             incoming = incoming._replace(emitted=self._matched((incoming.emitted,), taken)[0])
         self._append(decide(self.state, incoming))
+        while facts := due_joins(self.state):
+            self._append(facts)
+
+    def joins_of(self, scope: int) -> Collection[str]:
+        """Return what still collects the list of a fan-out."""
+        return self.state.fan_outs[scope].joins if scope else ()
 
     def _append(self, facts: Sequence[Fact]) -> None:
         for n, fact in enumerate(facts, 1):
@@ -313,8 +354,10 @@ class Simulation:
                 for wait in self._open_waits():
                     if fact.event.name in wait.wanted and wait.wait_id not in taken:
                         taken.add(wait.wait_id)
-                        targets = () if wait.task is not None else fact.targets
-                        fact = fact._replace(answers=wait.wait_id, targets=targets)
+                        own = wait.task is not None
+                        targets = () if own else fact.targets
+                        joins = () if own else joins_in(fact.event.name, self.joins_of(wait.scope))
+                        fact = fact._replace(answers=wait.wait_id, targets=targets, joins=joins)
                         break
             result.append(fact)
         return tuple(result)
@@ -372,7 +415,8 @@ class Simulation:
         elif b == 6 and a < 4:
             actor.raises(None, "look at it")
         else:
-            actor.returns(tuple(event(name) for name in EVENTS[: a % 3]), ask=b == 1, stop=b == 7 and a < 4)
+            events = tuple(event(name) for name in EVENTS[: a % 3])
+            actor.returns(events, ask=b in (1, 8), stop=b == 7 and a < 4, as_list=b in (4, 8))
 
     def outside(self, a: int, b: int) -> None:
         if b % 4 == 3:
@@ -387,7 +431,18 @@ class Simulation:
             self.accept(EventReceived(stop, message, event("Stop"), self.drafts.take_all()))
             return
         name = ("Answer", "Answer", *EVENTS)[a % 5]
-        self.accept(EventReceived(EventEmitted(event(name), None, 0, None, ROUTES[name]), message))
+        emitted = EventEmitted(event(name), None, 0, None, ROUTES[name], joins=joins_in(name, ()))
+        self.accept(EventReceived(emitted, message))
+
+    def child(self, a: int, b: int) -> None:
+        children = [c for c in self.state.children.values() if not c.ended_at]
+        if not children:
+            return
+        child = children[a % len(children)]
+        if b % 3 == 0:
+            self.accept(ChildAsks(child.seq, child.asked + a % 2, event("Question"), f"{child.run_id}/w3"))
+        else:
+            self.accept(ChildOver(child.seq, ("completed", "failed")[b % 2]))
 
     def time(self, a: int, b: int) -> None:
         timers = [t for t in self.state.timers.values() if not t.fired_at]
@@ -416,11 +471,15 @@ class Simulation:
             self.resume(a, b)
 
     def resume(self, a: int, b: int) -> None:
-        before = self.state.seq
         if self.state.ended or self.state.attention:
             self.boot()
-        self.accept(ResumeRequested("a person"))
-        assert self.state.seq - before <= 1
+        resume = ResumeRequested("a person")
+        assert len(decide(self.state, resume)) <= 1
+        self.accept(resume)
+
+
+def joins_in(name: str, bound: Collection[str]) -> tuple[str, ...]:
+    return tuple(join for join in JOINS.get(name, ()) if "." in join or join in bound)
 
 
 def _effect(actor: Actor, a: int, b: int) -> None:
@@ -443,6 +502,9 @@ def _suspend(actor: Actor, a: int, b: int) -> None:
     if b % 4 == 0:
         actor.sleep(a % 5)
         return
+    if b % 4 == 2:
+        actor.start_child(("Leg", "Stop")[a % 2], a // 2 % 2, (None, None, "mine")[a % 3])
+        return
     prompt = event("Question", str(a % 2)) if b % 2 else None
     wanted, waiter_id, deadline = ("Answer", "Work")[b % 2], (None, None, "mine")[b % 3], (None, 3)[a // 2 % 2]
     actor.wait_for(wanted, prompt, waiter_id, deadline)
@@ -456,6 +518,7 @@ MOVES = [
     *["end_step"] * 4,
     *["outside"] * 5,
     *["time"] * 3,
+    *["child"] * 3,
     *["crash"] * 2,
     "someone",
 ]

@@ -6,7 +6,7 @@ import pytest
 from given import ERROR, SECOND, at, completed, emitted, event, failed, given, started, task, wait
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from strategies import histories
+from strategies import STEPS, histories
 
 from durable_flow.commands import EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from durable_flow.due import Limits, due
@@ -242,7 +242,7 @@ def test_a_step_that_is_gone_and_has_no_work_left_is_not_missed():
 @for_all(histories(), st.data())
 def test_whatever_is_in_flight_workers_are_kept_and_order_too(records, data):
     state = fold(records)
-    workers = {"first": data.draw(st.integers(1, 3)), "work": data.draw(st.integers(1, 3))}
+    workers = {step: data.draw(st.integers(1, 3)) for step in STEPS}
     in_flight, busy = {}, {}
     for step, many in workers.items():
         mine = [task_id for task_id in state.tasks if task_id.step == step]
@@ -267,8 +267,8 @@ def test_whatever_is_in_flight_workers_are_kept_and_order_too(records, data):
 @for_all(histories())
 def test_the_alarm_lies_ahead_and_nothing_is_due_before_it(records):
     state = fold(records)
-    everything = {step: set(state.tasks) for step in ("first", "work")}
-    limits = Limits({"first": 99, "work": 99}, 60 * SECOND)
+    everything = {step: set(state.tasks) for step in STEPS}
+    limits = Limits(dict.fromkeys(STEPS, 99), 60 * SECOND)
 
     def dues(now):
         return due(state, limits, now, {}, everything)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from copy import deepcopy
+from functools import cache
 from itertools import groupby, pairwise
 from typing import get_args
 
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 from strategies import Simulation, histories, random_history
 
 from durable_flow.fold import MAX_UNHANDLED, evolve, fold
+from durable_flow.joins import due_joins
 from durable_flow.records import (
     CALL,
     CHECKPOINT,
@@ -47,6 +49,7 @@ from durable_flow.records import (
     EventCollected,
     EventEmitted,
     Fact,
+    JoinFired,
     Place,
     RunCancelled,
     RunClaimed,
@@ -164,6 +167,8 @@ def status_by_the_book(records, state):
                 return "timed_out"
     if any(isinstance(record.fact, RunParked) for record in records[since:]):
         return "needs_attention"
+    if due_joins(state):
+        return "running"
     asleep = {t.task for t in state.timers.values() if not t.fired_at}
     asleep |= {w.task for w in state.waits.values() if w.is_open and w.task in state.tasks and serves_now(state, w)}
     questions = [w for w in state.waits.values() if w.is_open and w.task is None]
@@ -179,10 +184,12 @@ def serves_now(state, open_wait):
 
 @given(histories())
 def test_active_time_runs_only_while_the_run_is_claimed_and_not_parked(records):
-    expected, status, groups = 0, "", [list(group) for _, group in groupby_boundary(records)]
+    expected, groups = 0, [list(group) for _, group in groupby_boundary(records)]
     for one, other in pairwise(groups):
-        status = fold([r for group in groups for r in group if r.seq <= one[-1].seq]).status
-        if status == "running" and not isinstance(other[0].fact, RunClaimed):
+        state = fold([r for group in groups for r in group if r.seq <= one[-1].seq])
+        # Whoever waits for a child is to be taken up, and does nothing itself.
+        waits = state.waits_for_child and all(task.open for task in state.tasks.values())
+        if state.status == "running" and not waits and not isinstance(other[0].fact, RunClaimed):
             expected += other[0].at - one[-1].at
         if isinstance(other[-1].fact, RunResumed):
             expected = 0
@@ -225,6 +232,7 @@ def test_a_task_is_pending_in_exactly_one_place(records):
 @given(histories())
 def test_every_delivery_is_a_task_that_completes_at_most_once(records):
     delivered = [(r.seq, step) for r in records if isinstance(r.fact, EventEmitted) for step in r.fact.targets]
+    delivered += [(r.seq, r.fact.step) for r in records if isinstance(r.fact, JoinFired)]
     failures = [r for r in records if isinstance(r.fact, StepFailed) and r.fact.handler is not None]
     delivered += [(r.seq, r.fact.handler) for r in failures]
     completed = [r.fact.task for r in records if isinstance(r.fact, StepCompleted)]
@@ -238,16 +246,22 @@ def test_every_delivery_is_a_task_that_completes_at_most_once(records):
 
 @given(histories())
 def test_a_task_counts_the_failures_that_handlers_took_among_its_ancestors(records):
-    """By walking up from each task, over what emitted its event and whose failure it handles."""
+    """By walking up from each task, over what emitted its event, what it joins and whose failure it handles."""
     by_seq = {record.seq: record.fact for record in records}
 
+    @cache
     def recoveries(task_id):
         counted = Counter()
-        while task_id is not None:
-            fact = by_seq[task_id.seq]
-            if isinstance(fact, StepFailed):
-                counted[fact.handler] += 1
-            task_id = fact.task
+        if task_id is None:
+            return counted
+        fact = by_seq[task_id.seq]
+        if isinstance(fact, JoinFired):
+            for seq in (*fact.events, *((fact.source,) if fact.source else ())):
+                counted |= recoveries(by_seq[seq].task)  # the most of each handler in any line of ancestors
+            return counted
+        counted += recoveries(fact.task)
+        if isinstance(fact, StepFailed):
+            counted[fact.handler] += 1
         return counted
 
     state = RunState()

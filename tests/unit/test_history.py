@@ -356,4 +356,7 @@ def may_serve(state, effect):
             return True
         case "wait":
             return effect.outcome in state.waits and not state.waits[effect.outcome].timed_out
+        case "child":
+            child = state.children.get(effect.outcome)
+            return child is not None and child.status in (None, "completed")
     return False

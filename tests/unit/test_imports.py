@@ -19,13 +19,13 @@ PACKAGE = Path(durable_flow.__file__).parent
 # Packages stand for everything in them.
 FLOORS = {
     0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs"},
-    1: {"fold", "decide", "due", "graph", "recovery", "retry_policy", "snapshot"},
+    1: {"fold", "fold_joins", "decide", "due", "joins", "graph", "levels", "recovery", "retry_policy", "snapshot"},
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {
         *("utils", "representation", "context_serializers", "problems"),
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
-        *("program", "signatures", "steps", "types", "injection"),
+        *("program", "signatures", "fan_in", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names
     },
     5: {"cli", "web", "testing", "integrations"},
@@ -206,12 +206,13 @@ def test_data_and_decisions_are_not_async_and_open_no_files(floor):
 
 def test_the_fold_and_the_decisions_need_no_user_classes():
     """Runs are folded and shown without the user's code: not even the base classes of events are needed."""
-    reached, todo = set(), {"fold", "decide", "due"}
+    reached, todo = set(), {"fold", "decide", "due", "joins"}
     while todo:
         module = todo.pop()
         reached.add(module)
         todo |= {f.target for f in INSIDE if f.module == module} - reached
-    assert reached == {"fold", "decide", "due", "snapshot", "records", "state", "incoming", "commands", "errors"}
+    decisions = {"fold", "fold_joins", "decide", "due", "joins", "snapshot"}
+    assert reached == decisions | {"records", "state", "incoming", "commands", "errors"}
     libraries = {f.target.partition(".")[0] for f in OUTSIDE if f.module in reached}
     assert libraries <= {"__future__", "typing", "types", "collections", "dataclasses", "functools", *ENCODINGS}
 

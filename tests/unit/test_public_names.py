@@ -13,8 +13,8 @@ import pytest
 OFFERED = {
     # llama-index-workflows 2.26.1
     "": "Context Workflow catch_error step",
-    "events": """Event EventType HumanResponseEvent InputRequiredEvent InternalDispatchEvent StartEvent
-        StepFailedEvent StepState StepStateChanged StopEvent UnhandledEvent UnreconstructedException
+    "events": """CollectionReleaseEvent Event EventType HumanResponseEvent InputRequiredEvent InternalDispatchEvent
+        StartEvent StepFailedEvent StepState StepStateChanged StopEvent UnhandledEvent UnreconstructedException
         WorkflowCancelledEvent WorkflowFailedEvent WorkflowIdleEvent WorkflowTimedOutEvent""",
     "errors": """ContextSerdeError ContextStateError WorkflowCancelledByUser WorkflowConfigurationError WorkflowDone
         WorkflowRuntimeError WorkflowStepDoesNotExistError WorkflowTimeoutError WorkflowValidationError""",
@@ -63,7 +63,6 @@ NOT_OFFERED = {
     "events.SerializableException": FIELDS,
     "events.SerializableOptionalEvent": FIELDS,
     "events.SerializableOptionalException": FIELDS,
-    "events.CollectionReleaseEvent": PLUMBING,
     "events.IdleReleasedEvent": PLUMBING,
     "context.context.BrokerState": PLUMBING,
     "context.context.ExternalContext": "handler.ctx is a Context",

@@ -40,7 +40,7 @@ A, B = task("a"), task("b")
 
 # What a run is by itself, and where it stands in its own journal.
 OWN = {"workflow", "uid", "shape", "arguments", "seq", "boundary", "offset", "epoch", "claims", "created_at", "last_at"}
-OWN |= {"checkpoints", "streamed_before"}
+OWN |= {"checkpoints", "streamed_before", "parent"}
 
 
 # -- The codec ---------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def broken(change):
 
 NEWER = {
     "a version": lambda data: data.update(version=snapshot.VERSION + 1),
-    "a field of a run": lambda data: data.update(children={}),
+    "a field of a run": lambda data: data.update(mood={}),
     "a field of a task": lambda data: data["tasks"][0][1].update(mood="good"),
     "a field of an event": lambda data: data["tasks"][0][1]["event"].append(1),
     "a class": lambda data: data["tasks"][0][1]["effects"][0][1][0][1].update(outcome={"Surprise": []}),
