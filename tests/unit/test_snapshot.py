@@ -14,7 +14,7 @@ from strategies import MOVES, Move, Simulation, histories, random_moves
 from durable_flow import snapshot
 from durable_flow.errors import DeserializationError
 from durable_flow.fold import evolve, fold
-from durable_flow.incoming import EffectsCommitted, ImportRequested
+from durable_flow.incoming import ChildOver, EffectsCommitted, ImportRequested
 from durable_flow.records import (
     CALL,
     CallRecorded,
@@ -215,6 +215,8 @@ def test_a_run_goes_on_from_a_state_as_the_one_that_it_comes_from(seed, moves):
     for move in random_moves(seed, seed % 60):
         first.play(move)
     first.crash(0, 0)
+    for child in [c for c in first.state.children.values() if not c.ended_at and not c.independent]:
+        first.accept(ChildOver(child.seq, "completed"))  # it would end with the first run, and is not the second's
     second = first.continued()
     before = len(first.records), len(second.records)
     assert as_found(second.state) == as_found(first.state)
