@@ -9,6 +9,7 @@ from test_public_names import has
 
 OFFERED = {
     "": "JsonPickleSerializer",
+    "events": "CollectionReleaseEvent",
     "context.serializers": "JsonPickleSerializer",
     "context_serializers": "JsonPickleSerializer",
     "context.state_store": "DictState InMemoryStateStore StateStore",
