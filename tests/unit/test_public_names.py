@@ -21,8 +21,9 @@ OFFERED = {
     "collect": "All Cardinality Collect Take",
     "context": "BaseSerializer Context JsonSerializer PickleSerializer",
     "context.context": "Context",
-    "context.serializers": """BaseSerializer JsonSerializer PickleSerializer get_qualified_name
+    "context.serializers": """BaseSerializer JsonPickleSerializer JsonSerializer PickleSerializer get_qualified_name
         import_module_from_qualified_name""",
+    "context.state_store": "DictState InMemoryStateStore StateStore",
     "decorators": "RetryPolicy StepConfig StepFunction catch_error step",
     "handler": "WorkflowHandler",
     "retry_policy": """ConstantDelayRetryPolicy ExponentialBackoffRetryPolicy RetryCondition RetryInfo RetryPolicy
@@ -42,11 +43,11 @@ OFFERED = {
     "testing": "WorkflowTestRunner",
     "workflow": "Workflow WorkflowMeta",
     # llama_index.core.workflow: what its front door exported at some time, and the modules that only it has
-    "context_serializers": "BaseSerializer JsonSerializer PickleSerializer",
+    "context_serializers": "BaseSerializer JsonPickleSerializer JsonSerializer PickleSerializer",
     "service": "ServiceManager ServiceNotFoundError",
 }
-OLD_FRONT_DOOR = """Context Event HumanResponseEvent InputRequiredEvent JsonSerializer StartEvent StopEvent Workflow
-    WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError step"""
+OLD_FRONT_DOOR = """Context Event HumanResponseEvent InputRequiredEvent JsonPickleSerializer JsonSerializer StartEvent
+    StopEvent Workflow WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError step"""
 OLD_UTILS = "get_qualified_name import_module_from_qualified_name"
 # Public names of the package's own modules that a program may also take from the front door.
 FROM_THE_FRONT_DOOR = """BUSY_WAIT_DELAY EventType PickleSerializer RunResultT StepConfig StepSignatureSpec StopEventT
@@ -55,9 +56,22 @@ FROM_THE_FRONT_DOOR = """BUSY_WAIT_DELAY EventType PickleSerializer RunResultT S
 
 PLUMBING = "plumbing of upstream's engine, which programs do not use"
 FIELDS = "a field type that keeps an event's class; here a field of type Event does that by itself"
+PATCHES = "state checkpoints as JSON Patches, new and experimental in upstream; the journal has every state"
+STORED_STATE = """InMemorySerializedState StateRecord StateStorage StateStoreFacade assign_path_step
+    copy_state_for_edit create_cleared_state create_in_memory_payload decode_seed_state decode_state
+    decode_state_tree deserialize_dict_state_data deserialize_state_from_dict encode_state
+    encode_state_tree get_by_path infer_state_type is_declared_model_path_segment
+    is_durable_serialized_state merge_state parse_in_memory_state restored_run_id
+    serialize_dict_state_data set_by_path set_by_path_copy string_record_from_state
+    traverse_path_step"""
+STORAGE = "how upstream stores its state; here the journal does"
 LATER = "its feature comes with a later release; nothing is offered that does not work"
 
 NOT_OFFERED = {
+    "context.state_store.UnserializableKeyWarning": "a value that cannot be stored is refused where it is set",
+    "context.state_store.StateCheckpoint": PATCHES,
+    "context.state_store.apply_state_patch": PATCHES,
+    **dict.fromkeys((f"context.state_store.{name}" for name in STORED_STATE.split()), STORAGE),
     "events.DictLikeModel": "the base of Event that is like a dict; here Event is it",
     "events.SerializableEvent": FIELDS,
     "events.SerializableEventType": FIELDS,
