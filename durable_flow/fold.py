@@ -238,6 +238,8 @@ def _imported(state: RunState, fact: StateImported) -> None:
         setattr(state, name, getattr(imported, name))
     state.offset = imported.offset + imported.seq - state.seq
     state.streamed_before = imported.position
+    for child in [c for c in state.children.values() if not c.ended_at and not c.independent]:
+        _child_left(state, child)
 
 
 # All but what the run is by itself, where it stands in its own journal, and checkpoints, which are places in the other.
@@ -350,6 +352,19 @@ def _child_started(state: RunState, fact: ChildStarted, seq: int) -> None:
     content = (fact.arguments, fact.run_id if fact.independent else None)
     _keep(state, fact.task, fact.attempt, Effect(Place(CHILD, fact.workflow, fact.k), seq, content, seq))
     _suspend(state, fact.task, 1)
+
+
+def _child_left(state: RunState, child: Child) -> None:
+    """Leave an unfinished child to the run that started it: the step that waits for it starts another."""
+    del state.children[child.seq]
+    task = state.tasks.get(child.task)
+    if task is None:
+        return
+    for effects in (task.effects or {}).values():
+        for place in [p for p, effect in effects.items() if p.kind == CHILD and effect.outcome == child.seq]:
+            del effects[place]
+    if task.attempt == child.attempt:
+        _suspend(state, child.task, -1)
 
 
 def _child_ended(state: RunState, fact: ChildEnded, seq: int) -> None:

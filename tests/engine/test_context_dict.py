@@ -234,6 +234,29 @@ async def test_a_fan_out_goes_on_and_is_joined(journal: Journal):
     assert sorted(flow.ran) == [0, 1, 1, 2]
 
 
+async def test_a_child_that_had_not_ended_is_started_anew(journal: Journal):
+    class Inner(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            answer = await ctx.wait_for_event(Answer, waiter_event=Question(text="go?"))
+            return StopEvent(result=answer.text)
+
+    class Outer(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await Inner().run())
+
+    flow = Outer(journal=journal)
+    handler = flow.run()
+    await question(handler)
+    data = json.loads(json.dumps(handler.ctx.to_dict()))
+    await handler.cancel_run()
+    again = flow.run(ctx=Context.from_dict(flow, data))
+    asked_again = await question(again)
+    await again.send_event(Answer(text="yes"), wait_id=asked_again._wait_id)
+    assert await again == "yes"
+
+
 async def test_values_changed_before_it_goes_on_are_the_new_ones(journal: Journal):
     flow = Trip(journal)
     ctx = Context.from_dict(flow, await asked(flow))
