@@ -236,10 +236,10 @@ def _imported(state: RunState, fact: StateImported) -> None:
     imported = decode_state(fact.state)
     for name in _INHERITED:
         setattr(state, name, getattr(imported, name))
+    # They belong to the other run and end with it: a step that runs again here starts children of its own.
+    _forget_unfinished_children(state)
     state.offset = imported.offset + imported.seq - state.seq
     state.streamed_before = imported.position
-    for child in [c for c in state.children.values() if not c.ended_at and not c.independent]:
-        _child_left(state, child)
 
 
 # All but what the run is by itself, where it stands in its own journal, and checkpoints, which are places in the other.
@@ -354,19 +354,6 @@ def _child_started(state: RunState, fact: ChildStarted, seq: int) -> None:
     _suspend(state, fact.task, 1)
 
 
-def _child_left(state: RunState, child: Child) -> None:
-    """Leave an unfinished child to the run that started it: the step that waits for it starts another."""
-    del state.children[child.seq]
-    task = state.tasks.get(child.task)
-    if task is None:
-        return
-    for effects in (task.effects or {}).values():
-        for place in [p for p, effect in effects.items() if p.kind == CHILD and effect.outcome == child.seq]:
-            del effects[place]
-    if task.attempt == child.attempt:
-        _suspend(state, child.task, -1)
-
-
 def _child_ended(state: RunState, fact: ChildEnded, seq: int) -> None:
     child = state.children[fact.child]
     child.ended_at, child.status = seq, fact.status
@@ -442,7 +429,7 @@ def _failed(state: RunState, fact: StepFailed, at: int) -> None:
 def _resumed(state: RunState) -> None:
     if state.ended:
         state.revivals += 1
-        _forget_cancelled_children(state)
+        _forget_unfinished_children(state)
     state.ended = state.error = state.error_step = state.attention = None
     state.active_us = 0
     for task in state.tasks.values():
@@ -454,8 +441,8 @@ def _resumed(state: RunState) -> None:
             state.runnable[task.id.step] = dict.fromkeys(sorted([*queue, task.id]))
 
 
-def _forget_cancelled_children(state: RunState) -> None:
-    """What was unfinished at the run's end was cancelled with it: a step that runs again starts another child."""
+def _forget_unfinished_children(state: RunState) -> None:
+    """A step that runs again starts another child: at the run's end what was unfinished was cancelled with it."""
     for child in [c for c in state.children.values() if not c.ended_at and not c.independent]:
         del state.children[child.seq]
         task = state.tasks.get(child.task)

@@ -293,9 +293,12 @@ def _require_sound(cls: type, steps: Collection[StepConfig]) -> None:
         nodes = _nodes(steps, handlers_by_step(names, handlers))
         skip = set()
         if start is None:
-            skip.add("reachability")
+            # Of several any may be the right one; of none, nothing can be said of what is reached.
             starts = {event for event in accepted if issubclass(event, StartEvent)}
-            nodes = [node._replace(accepted=tuple(e for e in node.accepted if e not in starts)) for node in nodes]
+            as_one = {event: StartEvent if event in starts else event for event in accepted}
+            nodes = [n._replace(accepted=tuple(dict.fromkeys(as_one[e] for e in n.accepted))) for n in nodes]
+            if not starts:
+                skip.add("reachability")
         if stop is None:
             skip.add("dead_end")
         problems.add(find_problems(nodes, start or StartEvent, skip))

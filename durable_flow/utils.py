@@ -41,6 +41,8 @@ class StepSignatureSpec(BaseModel):
         context_parameter: the name of the parameter that gets the Context, or None.
         context_state_type: the model in `Context[Model]`, or None.
         is_fan_out: whether the return annotation names a list.
+        collection_param: the parameter that takes a list, with the classes in it, or None.
+        collection_policy: when the step with that parameter runs: All() or Take(n).
         resources: the parameters that get a resource.
         requested_services: the annotated types of the parameters that get a service, by name.
     """
@@ -52,6 +54,8 @@ class StepSignatureSpec(BaseModel):
     context_parameter: str | None
     context_state_type: Any | None = None
     is_fan_out: bool = False
+    collection_param: tuple[str, tuple[Any, ...]] | None = None
+    collection_policy: Any | None = None
     resources: list[Any] = []
     requested_services: dict[str, list[Any]] = {}
 
@@ -73,11 +77,14 @@ def inspect_signature(fn: Callable[..., Any], localns: Mapping[str, Any] | None 
         last_try=True,
     )
     return StepSignatureSpec(
-        accepted_events={config.event_parameter: list(config.accepted)},
+        accepted_events={name: [event] for name, event in config.slots}
+        or {config.event_parameter: list(config.accepted)},
         return_types=list(config.emitted) or [type(None)],
         context_parameter=config.context_parameter,
         context_state_type=config.state_class,
         is_fan_out=config.returns_list,
+        collection_param=(config.event_parameter, config.accepted) if config.collect is not None else None,
+        collection_policy=config.collect,
         resources=list(config.resources),
         requested_services={service.name: [service.type_annotation] for service in config.services},
     )

@@ -36,7 +36,7 @@ logger = logging.getLogger("durable_flow")
 def executing() -> Execution | None:
     """Return the execution of the step that this code runs in, if that belongs to the running loop."""
     current = current_execution.get()
-    if isinstance(current, Execution) and current.run.loop is asyncio.get_running_loop():
+    if isinstance(current, Execution) and current.run.loop is asyncio._get_running_loop():
         return current
     return None
 

@@ -18,6 +18,7 @@ OFFERED = {
         WorkflowCancelledEvent WorkflowFailedEvent WorkflowIdleEvent WorkflowTimedOutEvent""",
     "errors": """ContextSerdeError ContextStateError WorkflowCancelledByUser WorkflowConfigurationError WorkflowDone
         WorkflowRuntimeError WorkflowStepDoesNotExistError WorkflowTimeoutError WorkflowValidationError""",
+    "collect": "All Cardinality Collect Take",
     "context": "BaseSerializer Context JsonSerializer PickleSerializer",
     "context.context": "Context",
     "context.serializers": """BaseSerializer JsonSerializer PickleSerializer get_qualified_name

@@ -1,4 +1,4 @@
-"""Public names of upstream in modules of one feature each: joins, saved contexts."""
+"""Public names of upstream in modules of one feature each: saved contexts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ OFFERED = {
     "context.serializers": "JsonPickleSerializer",
     "context_serializers": "JsonPickleSerializer",
     "context.state_store": "DictState InMemoryStateStore StateStore",
-    "collect": "All Cardinality Collect Take",
 }
 
 PATCHES = "state checkpoints as JSON Patches, new and experimental in upstream; the journal has every state"

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from durable_flow import Context, Event, Resource, StartEvent, StopEvent, Workflow, WorkflowValidationError, step
+from durable_flow.collect import Collect, Take
 from durable_flow.utils import (
     StepSignatureSpec,
     get_qualified_name,
@@ -72,6 +73,19 @@ def test_a_signature_is_read():
     assert (spec.context_parameter, spec.context_state_type, spec.is_fan_out) == ("ctx", State, False)
     spec = inspect_signature(outside)
     assert (spec.return_types, spec.context_parameter, spec.is_fan_out) == ([B], None, True)
+
+
+def test_fan_ins_are_read():
+    async def collects(evs: Annotated[list[A | B], Collect(Take(2))]) -> StopEvent: ...
+
+    spec = inspect_signature(collects)
+    assert (spec.accepted_events, spec.collection_param) == ({"evs": [A, B]}, ("evs", (A, B)))
+    assert spec.collection_policy == Take(2)
+
+    async def one_of_each(a: A, b: B) -> StopEvent: ...
+
+    spec = inspect_signature(one_of_each)
+    assert (spec.accepted_events, spec.collection_param, spec.collection_policy) == ({"a": [A], "b": [B]}, None, None)
 
 
 def make_client() -> dict: ...

@@ -114,6 +114,27 @@ def test_five_problems_of_the_class_are_told_at_once_when_it_is_constructed():
     assert [line for line in lines if "OtherStart" in line and "never produced" in line] == []
 
 
+def test_what_several_start_events_lead_to_is_not_called_unreachable():
+    class OtherStart(StartEvent):
+        pass
+
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Lost: ...
+
+        @step
+        async def begin_otherwise(self, ev: OtherStart) -> Lost: ...
+
+        @step
+        async def fan_out(self, ev: Lost) -> list[Circle]: ...
+
+        @step
+        async def join(self, evs: list[Circle]) -> StopEvent: ...
+
+    with pytest.raises(WorkflowConfigurationError, match=r"^workflow .*several StartEvent classes: StartEvent, Other"):
+        Flow()
+
+
 def test_handlers_of_failures_are_told_along():
     class Flow(Workflow):
         @step
