@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,7 +30,7 @@ from durable_flow import (
     step,
 )
 from durable_flow.events import StepState, StepStateChanged
-from durable_flow.records import EventEmitted, RunStarted, StateImported, StepFailed
+from durable_flow.records import EventEmitted, RunStarted, StateImported, StepCompleted, StepFailed
 from durable_flow.serializers import JsonPickleSerializer
 
 from .flows import Answer, Asking, Question, question, records_of, released, streamed, until
@@ -194,6 +194,67 @@ async def test_those_who_listen_see_the_steps_that_go_on(journal: Journal):
     again.ctx.send_event(Answer(text="yes"))
     await listening
     assert changes == [("answered", StepState.RUNNING), ("answered", StepState.NOT_RUNNING)]
+
+
+async def test_a_fan_out_goes_on_and_is_joined(journal: Journal):
+    class Made(Event):
+        n: int
+
+    class Gather(Workflow):
+        ran: ClassVar[list[int]] = []
+
+        @step
+        async def split(self, ev: StartEvent) -> list[Part]:
+            return [Part(n=n) for n in range(3)]
+
+        @step
+        async def make(self, ctx: Context, ev: Part) -> Made:
+            self.ran.append(ev.n)
+            if ev.n == 1:
+                await ctx.wait_for_event(Answer, waiter_event=Question(text="go?"))
+            return Made(n=ev.n * 10)
+
+        @step
+        async def join(self, made: list[Made]) -> StopEvent:
+            return StopEvent(result=[each.n for each in made])
+
+    flow = Gather(journal=journal)
+    handler = flow.run(run_id="r")
+    await question(handler)
+
+    async def two_made() -> bool:
+        return len(await records_of(journal, "r", StepCompleted)) == 3
+
+    await until(two_made)
+    data = json.loads(json.dumps(handler.ctx.to_dict()))
+    await handler.cancel_run()
+    again = flow.run(ctx=Context.from_dict(flow, data))
+    await again.send_event(Answer(text="yes"))
+    assert sorted(await again) == [0, 10, 20]
+    assert sorted(flow.ran) == [0, 1, 1, 2]
+
+
+async def test_a_child_that_had_not_ended_is_started_anew(journal: Journal):
+    class Inner(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            answer = await ctx.wait_for_event(Answer, waiter_event=Question(text="go?"))
+            return StopEvent(result=answer.text)
+
+    class Outer(Workflow):
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await Inner().run())
+
+    flow = Outer(journal=journal)
+    handler = flow.run()
+    await question(handler)
+    data = json.loads(json.dumps(handler.ctx.to_dict()))
+    await handler.cancel_run()
+    again = flow.run(ctx=Context.from_dict(flow, data))
+    asked_again = await question(again)
+    await again.send_event(Answer(text="yes"), wait_id=asked_again._wait_id)
+    assert await again == "yes"
 
 
 async def test_values_changed_before_it_goes_on_are_the_new_ones(journal: Journal):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass
 
 import pytest
 from given import SECOND, at, emitted, event, given, published, started, task, value, wait
+from hypothesis import assume
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from strategies import MOVES, Move, Simulation, histories, random_moves
@@ -19,6 +20,8 @@ from durable_flow.records import (
     CALL,
     CallRecorded,
     CheckpointNamed,
+    ChildEnded,
+    ChildStarted,
     ContextSet,
     EncodedEvent,
     EncodedValue,
@@ -215,8 +218,9 @@ def test_a_run_goes_on_from_a_state_as_the_one_that_it_comes_from(seed, moves):
     for move in random_moves(seed, seed % 60):
         first.play(move)
     first.crash(0, 0)
-    for child in [c for c in first.state.children.values() if not c.ended_at and not c.independent]:
-        first.accept(ChildOver(child.seq, "completed"))  # it would end with the first run, and is not the second's
+    for child in children_under_way(first.state):
+        first.accept(ChildOver(child.seq, "completed"))
+    assume(not children_under_way(first.state))  # they stay with the run that started them
     second = first.continued()
     before = len(first.records), len(second.records)
     assert as_found(second.state) == as_found(first.state)
@@ -228,6 +232,20 @@ def test_a_run_goes_on_from_a_state_as_the_one_that_it_comes_from(seed, moves):
     assert as_found(fold(second.records)) == as_found(second.state)
     third, again = second.continued(), first.continued()
     assert as_found(third.state) == as_found(again.state)
+
+
+def children_under_way(state):
+    return [child for child in state.children.values() if not child.ended_at and not child.independent]
+
+
+def test_a_child_that_has_not_ended_stays_with_the_run_that_started_it():
+    own, named = (ChildStarted(A, 1, 0, name, f"run-{name}", value(1), name == "named") for name in ("own", "named"))
+    ended = ChildStarted(A, 1, 1, "own", "run-ended", value(2), False)
+    before = given(started("a"), own, named, ended, ChildEnded(5, "completed"))
+    state = given((NEW, StateImported("uid", before.state.seq, encode_state(before.state)))).state
+    assert [child.run_id for child in state.children.values()] == ["run-named", "run-ended"]
+    assert [(place.name, place.k) for place in state.tasks[A].effects[1]] == [("named", 0), ("own", 1)]
+    assert (before.state.tasks[A].open, state.tasks[A].open, state.waiting_tasks) == (2, 1, 1)
 
 
 def as_found(state):
