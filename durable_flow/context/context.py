@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -235,6 +236,22 @@ class Context(Generic[StateT]):
         """Publish an item to those who iterate over `handler.stream_events()`; None is ignored."""
         if ev is not None:
             self._effects("write_event_to_stream").publish(ev)
+
+    async def stream_events(self, expose_internal: bool = False) -> AsyncGenerator[Event, None]:
+        """Yield what `handler.stream_events()` yields; each call is a reader of its own, from the first item on.
+
+        Raises ContextStateError inside a step and before the run begins.
+        """
+        from ..handler import WorkflowHandler  # here, because handlers have contexts
+
+        attachment = self._outside_face("ctx.stream_events").attachment
+        if attachment is None:
+            raise ContextStateError(
+                "this Context belongs to no run yet: call flow.run(ctx=ctx), then stream its events"
+            )
+        async with aclosing(WorkflowHandler(attachment).stream_events(expose_internal)) as events:
+            async for event in events:
+                yield event
 
     async def wait_for_event(
         self,

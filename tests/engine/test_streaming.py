@@ -10,6 +10,7 @@ import pytest
 from durable_flow import (
     ConstantDelayRetryPolicy,
     Context,
+    ContextStateError,
     Event,
     InputRequiredEvent,
     Journal,
@@ -433,3 +434,26 @@ async def test_the_failure_of_a_child_can_be_published_by_its_parent(memory: Jou
     event = (await streamed(Parent(journal=memory).run()))[0]
     assert isinstance(event, WorkflowFailedEvent)
     assert (event.attempts, event.exception_message, str(event.exception)) == (2, "no luck", "no luck")
+
+
+async def test_a_context_streams_its_run_to_each_reader_from_the_beginning(journal: Journal) -> None:
+    flow = Ticks(3, journal=journal)
+    ctx: Context = Context(flow)
+    with pytest.raises(ContextStateError, match=r"no run yet.*run\(ctx=ctx\)"):
+        await anext(ctx.stream_events())
+    handler = flow.run(ctx=ctx)
+    expected = [*(Tick(n=n) for n in range(3)), StopEvent(result=3)]
+    assert [event async for event in ctx.stream_events()] == expected
+    assert await handler == 3
+    assert [event async for event in handler.ctx.stream_events()] == expected
+    assert await streamed(handler) == expected
+
+
+async def test_a_step_cannot_stream_its_own_run(memory: Journal) -> None:
+    class Reads(Workflow):
+        @step
+        async def read(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=[event async for event in ctx.stream_events()])
+
+    with pytest.raises(ContextStateError, match=r"handler\.ctx outside of the step"):
+        await Reads(journal=memory).run()
