@@ -168,11 +168,25 @@ class WorkflowCancelledEvent(StopEvent):
 
 
 class WorkflowFailedEvent(StopEvent):
-    """Ends the stream of a run that failed."""
+    """Ends the stream of a run that failed.
+
+    `attempts` counts the failed attempts of the step, `elapsed_seconds` is the time from the beginning of the first of
+    them to the end of the last; None if no step is to blame.
+    """
 
     step_name: str = ""
     exception_type: str = ""
     exception_message: str = ""
+    attempts: int | None = None
+    elapsed_seconds: float | None = None
+    _exception: BaseException | None = PrivateAttr(default=None)
+
+    @property
+    def exception(self) -> BaseException:
+        """What was raised; in another process as far as class and message tell, else an UnreconstructedException."""
+        if self._exception is None:
+            return UnreconstructedException(self.exception_message, original_type=self.exception_type)
+        return self._exception
 
 
 class InternalDispatchEvent(Event):

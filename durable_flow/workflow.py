@@ -91,7 +91,6 @@ class Workflow:
 
     def __init__(
         self,
-        *,
         timeout: float | None = 60.0,
         disable_validation: bool = False,
         verbose: bool = False,
@@ -101,6 +100,7 @@ class Workflow:
         workflow_name: str | None = None,
         skip_graph_checks: Collection[str] | None = None,
         serializer: Serializer | None = None,
+        *,
         journal: Journal | str | None = None,
         service_manager: ServiceManager | None = None,
         observers: Iterable[RunObserver] = (),

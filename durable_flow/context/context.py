@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -14,6 +15,7 @@ from ..engine.live import MISSING
 from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from ..events import Event
 from ..retry_policy import RetryInfo
+from .arguments import require_collectable, require_name, require_seconds, require_wait
 from .data import ContextData
 from .face import Effects, Face, Outside
 from .lock import ContextLock
@@ -225,12 +227,31 @@ class Context(Generic[StateT]):
         The result is in the order of `expected`, events of one class in the order in which they were collected.
         Left-over events stay in the buffer. An event of a class that is not expected is not collected.
         """
-        return self._effects("collect_events").collect(ev, expected, buffer_id)
+        effects = self._effects("collect_events")
+        if type(expected) is not list or type(ev) not in expected or buffer_id is not None:
+            require_collectable(effects, ev, expected, buffer_id)
+        return effects.collect(ev, expected, buffer_id)
 
     def write_event_to_stream(self, ev: Event | None) -> None:
         """Publish an item to those who iterate over `handler.stream_events()`; None is ignored."""
         if ev is not None:
             self._effects("write_event_to_stream").publish(ev)
+
+    async def stream_events(self, expose_internal: bool = False) -> AsyncGenerator[Event, None]:
+        """Yield what `handler.stream_events()` yields; each call is a reader of its own, from the first item on.
+
+        Raises ContextStateError inside a step and before the run begins.
+        """
+        from ..handler import WorkflowHandler  # here, because handlers have contexts
+
+        attachment = self._outside_face("ctx.stream_events").attachment
+        if attachment is None:
+            raise ContextStateError(
+                "this Context belongs to no run yet: call flow.run(ctx=ctx), then stream its events"
+            )
+        async with aclosing(WorkflowHandler(attachment).stream_events(expose_internal)) as events:
+            async for event in events:
+                yield event
 
     async def wait_for_event(
         self,
@@ -252,7 +273,9 @@ class Context(Generic[StateT]):
         Raises ContextStateError inside `ctx.lock`. When the run is released meanwhile, StepReleased, a BaseException,
         is raised: do not compensate in `finally`, the step starts again when the run is taken up.
         """
-        event = await self._effects("wait_for_event").wait_for(
+        effects = self._effects("wait_for_event")
+        require_wait(effects, event_type, waiter_event, waiter_id, requirements, timeout)
+        event = await effects.wait_for(
             event_type, prompt=waiter_event, waiter_id=waiter_id, requirements=requirements, timeout=timeout
         )
         return cast("EventT", event)
@@ -285,11 +308,15 @@ class Context(Generic[StateT]):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on a durable timer: never short, and after a restart only for what is left."""
-        await self._effects("sleep").sleep(seconds)
+        effects = self._effects("sleep")
+        require_seconds(effects, seconds)
+        await effects.sleep(seconds)
 
     async def checkpoint(self, name: str) -> None:
         """Commit what the step did so far and name this position of the journal. It seals nothing."""
-        await self._effects("checkpoint").checkpoint(name)
+        effects = self._effects("checkpoint")
+        require_name(effects, name)
+        await effects.checkpoint(name)
 
     def idempotency_key(self, name: str | None = None) -> str:
         """Return a key for the outside world: the same over attempts and restarts of this task, another in a fork."""

@@ -16,6 +16,7 @@ from ..events import (
 )
 from ..records import ErrorInfo
 from ..state import CANCELLED, COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
+from .clock import MICROSECONDS
 
 
 class Outcome(NamedTuple):
@@ -46,30 +47,38 @@ class Outcome(NamedTuple):
     @classmethod
     def failed(cls, state: RunState, error: BaseException) -> Outcome:
         """A run that failed in this process: the original exception."""
-        return cls(FAILED, _failed_event(state), error)
+        return cls(FAILED, _failed_event(state, error), error)
 
     @classmethod
     def recorded(cls, run_id: str, state: RunState, timeout: float | None, message: str | None = None) -> Outcome:
         """The outcome of a run whose end (other than completion) was folded from its journal."""
         if state.ended == FAILED:
             assert state.error is not None
-            return cls(FAILED, _failed_event(state), _failed_error(run_id, state.error, state.error_step))
+            error = _failed_error(run_id, state.error, state.error_step)
+            return cls(FAILED, _failed_event(state, error.__cause__), error)
         if state.ended == TIMED_OUT:
             event = WorkflowTimedOutEvent(timeout=timeout or 0.0, active_steps=sorted({t.step for t in state.tasks}))
             return cls(TIMED_OUT, event, WorkflowTimeoutError(message or state.timeout_message))
         if state.ended == CANCELLED:
-            error = WorkflowCancelledByUser(
+            cancelled = WorkflowCancelledByUser(
                 f"run {run_id} was cancelled; flow.retry({run_id!r}) does not take up cancelled runs, start a new one"
             )
-            return cls(CANCELLED, WorkflowCancelledEvent(), error)
+            return cls(CANCELLED, WorkflowCancelledEvent(), cancelled)
         return cls(NEEDS_ATTENTION, None, NeedsAttentionError(state.attention or f"run {run_id} needs attention"))
 
 
-def _failed_event(state: RunState) -> WorkflowFailedEvent:
+def _failed_event(state: RunState, error: BaseException | None) -> WorkflowFailedEvent:
     assert state.error is not None
-    return WorkflowFailedEvent(
+    event = WorkflowFailedEvent(
         step_name=state.error_step or "", exception_type=state.error.type, exception_message=state.error.message
     )
+    event._exception = error
+    for task in state.tasks.values():
+        if task.id.step == state.error_step and task.error == state.error and task.retry_at is None:
+            event.attempts = task.failures
+            if task.began_at is not None and task.failed_at is not None:
+                event.elapsed_seconds = (task.failed_at - task.began_at) / MICROSECONDS
+    return event
 
 
 def _failed_error(run_id: str, info: ErrorInfo, step: str | None) -> RunFailedError:

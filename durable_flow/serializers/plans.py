@@ -18,13 +18,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ..errors import DeserializationError
-from ..events import InputRequiredEvent
+from ..events import InputRequiredEvent, WorkflowFailedEvent
 from .refusal import Refusal
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for every class made by a `class` statement
 _TEXT = frozenset({str})
-# The id of a question's wait belongs to the record that opens it; a stored question is asked anew.
-_KEPT_ELSEWHERE = frozenset(InputRequiredEvent.__private_attributes__)
+# The id of a question's wait belongs to the record that opens it; a stored question is asked anew. The exception of a
+# failure is told by its fields.
+_KEPT_ELSEWHERE = (InputRequiredEvent, WorkflowFailedEvent)
 
 
 class Plan(Protocol):
@@ -138,7 +139,7 @@ class ModelPlan:
     def _check_private(self, private: dict[str, Any], state: dict[str, Any]) -> None:
         defaults = self._private_defaults(state)
         for name, value in private.items():
-            if name in _KEPT_ELSEWHERE and issubclass(self.cls, InputRequiredEvent):
+            if any(name in cls.__private_attributes__ and issubclass(self.cls, cls) for cls in _KEPT_ELSEWHERE):
                 continue
             default = defaults.get(name, PydanticUndefined)
             if not _is_same(value, default):

@@ -8,13 +8,16 @@ import contextlib
 import pytest
 
 from durable_flow import (
+    ConstantDelayRetryPolicy,
     Context,
+    ContextStateError,
     Event,
     InputRequiredEvent,
     Journal,
     StartEvent,
     StopEvent,
     StreamItem,
+    UnreconstructedException,
     Workflow,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
@@ -205,11 +208,14 @@ async def test_a_stop_event_written_by_hand_ends_the_stream_only(journal: Journa
 
 async def test_a_failed_run_ends_its_stream_with_that(journal: Journal) -> None:
     handler = Shop(journal=journal, fail=ValueError("no truck")).run(run_id="r", item="lamp")
-    failed = WorkflowFailedEvent(step_name="ship", exception_type="builtins.ValueError", exception_message="no truck")
-    assert (await streamed(handler))[-1] == failed
+    failed = (await streamed(handler))[-1]
+    assert isinstance(failed, WorkflowFailedEvent)
+    assert (failed.step_name, failed.exception_type) == ("ship", "builtins.ValueError")
+    assert failed.exception_message == "no truck"
     with pytest.raises(ValueError, match="no truck"):
         await handler
-    assert (await streamed(Shop(journal=journal).run(run_id="r", item="lamp")))[-1] == failed
+    later = (await streamed(Shop(journal=journal).run(run_id="r", item="lamp")))[-1]
+    assert later.model_dump() == failed.model_dump()
 
 
 async def test_a_timed_out_run_ends_its_stream_with_that(journal: Journal) -> None:
@@ -382,3 +388,72 @@ async def test_a_question_class_of_ones_own_without_fields_is_streamed_too(memor
             assert event.prefix == "Your name: "
             handler.ctx.send_event(Answer(text="Ada"))
     assert await handler == "Ada"
+
+
+class Down(Exception):
+    def __init__(self, host: str, code: int):
+        super().__init__(f"{host} answered {code}")
+        self.host = host
+
+
+class Unlucky(Workflow):
+    """Fails twice, by an exception of a class of its own or of Python's."""
+
+    def __init__(self, error: Exception, **kwargs: object):
+        super().__init__(**{"workflow_name": "Unlucky", **kwargs})
+        self.error = error
+
+    @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=2, delay=0.01))
+    async def work(self, ev: StartEvent) -> StopEvent:
+        raise self.error
+
+
+async def test_the_last_event_of_a_failed_run_tells_how_often_and_how_long_it_was_tried(journal: Journal) -> None:
+    error = Down("db", 503)
+    first = (await streamed(Unlucky(error, journal=journal).run(run_id="r")))[-1]
+    later = (await streamed(Unlucky(error, journal=journal).run(run_id="r")))[-1]
+    for event in (first, later):
+        assert isinstance(event, WorkflowFailedEvent)
+        assert (event.step_name, event.attempts) == ("work", 2)
+        assert event.elapsed_seconds is not None
+        assert 0.01 <= event.elapsed_seconds < 60
+        assert str(event.exception) == "db answered 503"
+    assert first.exception is error
+    assert isinstance(later.exception, UnreconstructedException)  # its class takes other arguments
+    assert later.exception.original_type == f"{Down.__module__}.Down"
+
+
+async def test_the_failure_of_a_child_can_be_published_by_its_parent(memory: Journal) -> None:
+    class Parent(Workflow):
+        @step
+        async def watch(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async for event in Unlucky(ValueError("no luck"), journal=memory).run().stream_events():
+                ctx.write_event_to_stream(event)
+            return StopEvent(result="told")
+
+    event = (await streamed(Parent(journal=memory).run()))[0]
+    assert isinstance(event, WorkflowFailedEvent)
+    assert (event.attempts, event.exception_message, str(event.exception)) == (2, "no luck", "no luck")
+
+
+async def test_a_context_streams_its_run_to_each_reader_from_the_beginning(journal: Journal) -> None:
+    flow = Ticks(3, journal=journal)
+    ctx: Context = Context(flow)
+    with pytest.raises(ContextStateError, match=r"no run yet.*run\(ctx=ctx\)"):
+        await anext(ctx.stream_events())
+    handler = flow.run(ctx=ctx)
+    expected = [*(Tick(n=n) for n in range(3)), StopEvent(result=3)]
+    assert [event async for event in ctx.stream_events()] == expected
+    assert await handler == 3
+    assert [event async for event in handler.ctx.stream_events()] == expected
+    assert await streamed(handler) == expected
+
+
+async def test_a_step_cannot_stream_its_own_run(memory: Journal) -> None:
+    class Reads(Workflow):
+        @step
+        async def read(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=[event async for event in ctx.stream_events()])
+
+    with pytest.raises(ContextStateError, match=r"handler\.ctx outside of the step"):
+        await Reads(journal=memory).run()

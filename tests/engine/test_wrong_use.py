@@ -178,6 +178,46 @@ async def test_a_policy_that_raises_fails_the_run_by_its_error_which_names_the_p
 # -- The Context -------------------------------------------------------------------------------------------------------
 
 
+ARGUMENTS: dict[str, tuple[Callable[[Context], Any], str]] = {
+    "a class that is no event": (lambda ctx: ctx.wait_for_event(dict), "takes an event class, not dict"),  # type: ignore[type-var]
+    "an event for its class": (lambda ctx: ctx.wait_for_event(Packed(item="x")), "write wait_for_event(Packed)"),  # type: ignore[arg-type]
+    "a question that is text": (lambda ctx: ctx.wait_for_event(Packed, "which?"), "waiter_event is an event"),  # type: ignore[arg-type]
+    "a list of requirements": (lambda ctx: ctx.wait_for_event(Packed, requirements=["item"]), "requirements={"),  # type: ignore[arg-type]
+    "a numbered waiter": (lambda ctx: ctx.wait_for_event(Packed, waiter_id=1), "waiter_id is a string"),  # type: ignore[arg-type]
+    "a timeout in words": (lambda ctx: ctx.wait_for_event(Packed, timeout="1 h"), "timeout='1 h'"),  # type: ignore[arg-type]
+    "a timeout without end": (lambda ctx: ctx.wait_for_event(Packed, timeout=float("inf")), "None to wait for ever"),
+    "a sleep in words": (lambda ctx: ctx.sleep("1 h"), "seconds, not '1 h'"),  # type: ignore[arg-type]
+    "a sleep without end": (lambda ctx: ctx.sleep(float("nan")), "seconds, not nan"),
+    "a checkpoint without name": (lambda ctx: ctx.checkpoint(None), "ctx.checkpoint('after search')"),  # type: ignore[arg-type]
+    "one class to collect": (lambda ctx: ctx.collect_events(Packed(item="x"), Packed), "a list of event classes"),  # type: ignore[arg-type]
+    "events to collect": (
+        lambda ctx: ctx.collect_events(Packed(item="x"), [Packed(item="x")]),  # type: ignore[list-item]
+        "a list of event classes",
+    ),
+    "text that is collected": (lambda ctx: ctx.collect_events("x", [Packed]), "collects events, not a str"),  # type: ignore[arg-type]
+    "a numbered buffer": (
+        lambda ctx: ctx.collect_events(Packed(item="x"), [Packed], 1),  # type: ignore[arg-type]
+        "buffer_id is a string",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ARGUMENTS)
+async def test_arguments_of_a_method_for_steps(memory: Journal, how: str) -> None:
+    use, cure = ARGUMENTS[how]
+
+    async def uses(ctx: Context) -> None:
+        await used(use, ctx)
+
+    flow = Does(lambda ctx: Awaited(uses(ctx)), journal=memory)
+    error = await failure(flow)
+    assert type(error) is WorkflowRuntimeError
+    says(error, "step 'begin' of run run-7", cure)
+    with pytest.raises(WorkflowRuntimeError) as raised:  # of a step that is called by itself
+        await used(use, Context(flow))
+    says(raised.value, cure)
+
+
 INSIDE_ONLY: dict[str, Callable[[Context], Any]] = {
     "collect_events": lambda ctx: ctx.collect_events(StartEvent(), [StartEvent]),
     "write_event_to_stream": lambda ctx: ctx.write_event_to_stream(Packed(item="x")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import pytest
 
@@ -356,8 +357,9 @@ def test_a_workflow_runs_from_synchronous_code_as_often_as_one_likes():
 
 
 def test_the_default_timeout_is_60_seconds():
-    assert Workflow.__init__.__kwdefaults__["timeout"] == 60
-    assert Workflow.__init__.__kwdefaults__["verbose"] is False
+    parameters = inspect.signature(Workflow).parameters
+    assert parameters["timeout"].default == 60
+    assert parameters["verbose"].default is False
 
 
 # -- "Complete Example: RAG Workflow" ----------------------------------------------------------------------------------

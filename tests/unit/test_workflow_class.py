@@ -302,6 +302,13 @@ def test_timeouts(timeout):
     assert program(Simple(timeout=timeout)).timeout == timeout
 
 
+def test_arguments_that_upstream_takes_by_position_are_taken_so():
+    found = program(Simple(7, True, True, None, None, None, "by position"))
+    assert (found.timeout, found.verbose, found.name) == (7, True, "by position")
+    with pytest.raises(WorkflowValidationError, match="timeout='memory://'"):
+        Simple("memory://")  # type: ignore[arg-type]  # the journal is named
+
+
 def test_the_default_timeout_is_a_minute():
     assert program(Simple()).timeout == 60
 
@@ -327,8 +334,6 @@ def test_other_bad_arguments():
         Simple(skip_graph_checks={"reach"})
     with pytest.raises(TypeError):
         Simple(timout=3)
-    with pytest.raises(TypeError):
-        Simple(60)
 
 
 def test_arguments_of_old_programs_are_accepted():
