@@ -7,6 +7,7 @@ from typing import assert_never
 
 from .incoming import (
     AttentionNeeded,
+    CameToRest,
     CancelRequested,
     ChildAsks,
     ChildOver,
@@ -30,6 +31,7 @@ from .records import (
     Fact,
     FanOutOpened,
     MessageReceived,
+    RunAtRest,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -133,6 +135,9 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
         case AttentionNeeded():
             if state.attention is None:
                 facts.append(RunParked(incoming.reason))
+        case CameToRest():
+            if state.claims:
+                facts.append(RunAtRest(state.claims))
         case ResumeRequested():
             # What completed or was cancelled has ended for good.
             if state.ended in (FAILED, TIMED_OUT) or (state.attention and not state.ended):

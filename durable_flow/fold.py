@@ -34,6 +34,7 @@ from .records import (
     MessageReceived,
     Place,
     Record,
+    RunAtRest,
     RunCancelled,
     RunClaimed,
     RunCompleted,
@@ -188,6 +189,8 @@ def evolve(state: RunState, record: Record) -> None:
             state.epoch = fact.epoch
             # Who gave the run back has survived it.
             state.claims = 0 if fact.previous is None else state.claims + 1
+        case RunAtRest():
+            pass  # it ends the count of claims, as every other record does
         case RunParked():
             state.attention = fact.reason
         case RunResumed():

@@ -166,6 +166,10 @@ class AttentionNeeded(NamedTuple):
     reason: str
 
 
+class CameToRest(NamedTuple):
+    """Every step of a run that was claimed in vain has come to a wait."""
+
+
 class ResumeRequested(NamedTuple):
     """A failed, timed-out or parked run is to go on."""
 
@@ -174,5 +178,5 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | ResumeRequested | StartRequested | ImportRequested | ChildAsks | ChildOver
+    | AttentionNeeded | CameToRest | ResumeRequested | StartRequested | ImportRequested | ChildAsks | ChildOver
 )  # fmt: skip

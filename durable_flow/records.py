@@ -380,6 +380,12 @@ class FanOutClosed(NamedTuple):
     source: int
 
 
+class RunAtRest(NamedTuple):
+    """After `claims` claims in vain the run has come to where every step only waits: it is not what ends processes."""
+
+    claims: int
+
+
 class RunParked(NamedTuple):
     """The run needs attention: `reason` says why and what to do."""
 
@@ -422,8 +428,8 @@ Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
     | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
     | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened | JoinFired | FanOutClosed
-    | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunParked | RunResumed | RunCompleted
-    | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest | RunParked | RunResumed
+    | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

@@ -24,6 +24,7 @@ from ..records import (
     JoinFired,
     MessageReceived,
     Record,
+    RunAtRest,
     RunCancelled,
     RunClaimed,
     RunCompleted,
@@ -157,6 +158,8 @@ def describe(fact: Fact) -> str:
             return f"run of {fact.workflow} started"
         case RunClaimed():
             return f"taken over (epoch {fact.epoch})"
+        case RunAtRest():
+            return "only waits"
         case RunParked():
             return f"needs attention: {fact.reason}"
         case RunResumed():

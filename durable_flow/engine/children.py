@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import ContextStateError, DurableFlowError, NeedsAttentionError, RunFailedError, RunFinishedError
 from ..events import Event, InternalDispatchEvent, StartEvent
+from ..fold import fold
 from ..incoming import AttentionNeeded, ChildAsks, ChildOver, ImportRequested, StartRequested
 from ..journal.deputies import wait_id_of
-from ..journal.protocol import FINAL_STATUSES, NewMessage, StreamRow
+from ..journal.protocol import FINAL_STATUSES, Append, NewMessage, RunRow, RunUpdate, StreamRow
 from ..logs import fields, said
-from ..records import EncodedValue, TaskId
-from ..state import NEEDS_ATTENTION, Child
+from ..records import EncodedValue, Record, RunCancelled, TaskId
+from ..state import CANCELLED, NEEDS_ATTENTION, Child
 from .attachment import Attachment
 from .current import current_execution
 from .execution import Execution, PlannedChild
@@ -314,6 +315,8 @@ async def _cancel(engine: Engine, child: Child, attachment: ChildAttachment | No
         if row is not None and row.status not in FINAL_STATUSES:
             await engine.store.send(row.run, NewMessage("cancel", reason=reason))
             engine.shared.hear([row.run])
+            if (await engine.owners.gone())(row.owner):
+                await _end(engine, row, reason)
     except RunFinishedError:
         pass  # by itself, in the same moment
     except DurableFlowError as error:
@@ -321,6 +324,24 @@ async def _cancel(engine: Engine, child: Child, attachment: ChildAttachment | No
             "run %s could not be cancelled; it will be when it is taken up: %s", child.run_id, said(error),
             extra=fields("child_not_cancelled", child.run_id),
         )  # fmt: skip
+
+
+async def _end(engine: Engine, row: RunRow, reason: str) -> None:
+    """End a child that no process has by its journal alone: nobody here may have its workflow."""
+    claim = await engine.store.claim(row.run, engine.worker, epoch=row.epoch, status=row.status)
+    if claim is None:
+        return  # whoever was faster gets the message
+    try:
+        state = fold(await engine.store.read(row.run))
+        record = Record(state.seq + 1, max(engine.store.now(), state.last_at), True, RunCancelled(reason))
+        update = RunUpdate(CANCELLED, None, None, True)
+        await engine.store.submit(Append(row.run, row.run_id, state.seq, claim.epoch, [record], update))
+    except DurableFlowError:
+        engine.taking.give_back(row.run_id, row.uid, claim.epoch)
+        raise
+    for child in state.children.values():
+        if not child.ended_at and not child.independent:
+            await _cancel(engine, child, None, f"its parent run {row.run_id} has ended ({CANCELLED})")
 
 
 def _started_at(execution: Execution, planned: PlannedChild) -> int:

@@ -23,6 +23,7 @@ from ..events import Event, StopEvent
 from ..fold import evolve
 from ..incoming import (
     AttentionNeeded,
+    CameToRest,
     CancelRequested,
     EffectsCommitted,
     EventReceived,
@@ -58,6 +59,7 @@ from ..serializers.json import JsonSerializer
 from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
 from .answers import Answers
 from .attempt import make_attempt
+from .claims import SUSPICIOUS_CLAIMS
 from .clock import MICROSECONDS, Clock
 from .collecting import incomplete_sets, joins_of_sent, warn_if_ignored
 from .current import outside_of_steps
@@ -515,6 +517,8 @@ class Run:
             self.internals.acted()
         if self.gate is not None:
             self.gate.look()
+        if self.state.claims >= SUSPICIOUS_CLAIMS and self._is_at_rest():
+            self.accept(CameToRest())
         self._consider_release()
 
     def _carry_out(self, command: Command) -> None:
@@ -691,6 +695,10 @@ class Run:
     def only_waits(self) -> bool:
         """Tell whether every step in flight is suspended."""
         return all(execution.suspended for execution in self.executions.values())
+
+    def _is_at_rest(self) -> bool:
+        """Tell whether every pending task has been started here and waits."""
+        return self.state.parked and len(self.executions) == len(self.state.tasks) and self.only_waits()
 
     def _consider_release(self) -> None:
         if self._idle is not None:

@@ -125,7 +125,7 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
             if sent:
                 return again and sent[0][0] == now
             require_unfinished(run_id, status)
-            wait_id = answered_wait(message, run_id, _asked(execute, run))
+            wait_id = answered_wait(message, run_id, _asked(execute, run, message.wait_id))
             payload = event.data if event is not None else None
             if seal is not None and payload is not None:
                 payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
@@ -142,8 +142,12 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
     return call
 
 
-def _asked(execute: Execute, run: int) -> Iterator[Asked]:
-    """Yield the run's waits, oldest first, also those that are no longer open."""
-    for wait_id, outcome, data, answer in execute(sql.waits_of_run, {"run_": run}):
+def _asked(execute: Execute, run: int, named: str | None) -> Iterator[Asked]:
+    """Yield the run's waits, oldest first, also those that are no longer open; only the named one, if one is."""
+    if named is None:
+        found = execute(sql.waits_of_run, {"run_": run})
+    else:
+        found = execute(sql.wait_of_run, {"run_": run, "wait_id_": named})
+    for wait_id, outcome, data, answer in found:
         stored = json.loads(data)
         yield Asked(wait_id, outcome, stored["wanted"], "requirements" in stored, answer is not None)

@@ -141,8 +141,9 @@ class MemoryRun:
         """Return the wait that the message answers, None if it answers none. Raises AlreadyAnsweredError."""
         # Only the unconsumed: an answer that the run took and did not accept leaves its question open.
         taken = {row.wait_id for row in self.messages.values()}
+        named = self.waits.get(message.wait_id) if message.wait_id is not None else None
         asked = (
             Asked(wait.wait_id, wait.outcome, wait.wanted, wait.requirements is not None, wait.wait_id in taken)
-            for wait in self.waits.values()
+            for wait in (self.waits.values() if named is None else [named])
         )
         return answered_wait(message, self.new.run_id, asked)

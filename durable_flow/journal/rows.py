@@ -68,6 +68,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.FanOutOpened: _Layout(),
     records.JoinFired: _Layout(name="step"),
     records.FanOutClosed: _Layout(),
+    records.RunAtRest: _Layout(),
     records.RunParked: _Layout(),
     records.RunResumed: _Layout(),
     records.RunCompleted: _Layout(event="result"),

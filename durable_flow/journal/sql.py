@@ -204,7 +204,7 @@ insert_answer = _insert_message(
 message_by_id = Statement(
     select(messages.c.sent_at).where(messages.c.run == _run, messages.c.message_id == bindparam("message_id_"))
 )
-waits_of_run = Statement(
+_waits_of_run = (
     select(waits.c.wait_id, waits.c.outcome, waits.c.data, messages.c.id.label("answer"))
     .select_from(
         waits.outerjoin(
@@ -215,8 +215,9 @@ waits_of_run = Statement(
         )
     )
     .where(waits.c.run == _run)
-    .order_by(waits.c.seq)
 )
+waits_of_run = Statement(_waits_of_run.order_by(waits.c.seq))
+wait_of_run = Statement(_waits_of_run.where(waits.c.wait_id == bindparam("wait_id_")))
 
 # Workers.
 

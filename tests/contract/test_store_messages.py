@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from durable_flow.errors import (
     RunNotFoundError,
     SerializationError,
 )
-from durable_flow.journal.delivery import NotAsked
+from durable_flow.journal import calls, memory_run
+from durable_flow.journal.delivery import Asked, NotAsked
 from durable_flow.journal.protocol import JournalStore, MessageRow, NewMessage, RunUpdate, StreamRow, WaitRow
 from durable_flow.records import (
     ErrorInfo,
@@ -307,6 +309,22 @@ async def test_an_answer_with_a_wait_id_goes_to_that_wait(store: JournalStore) -
     await store.send(run.run, answer())
     await store.send(run.run, answer())
     assert await bound(store, run) == [("answer", "w2"), ("answer", "w1"), ("answer", "w3")]
+
+
+async def test_answering_one_of_many_questions_reads_that_one(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Asked] = []
+
+    def asked(*fields: Any) -> Asked:
+        read.append(Asked(*fields))
+        return read[-1]
+
+    run = await owned(store, "run-1", *(asks(f"w{n}") for n in range(20)))
+    for module in (calls, memory_run):
+        monkeypatch.setattr(module, "Asked", asked)
+    await store.send(run.run, answer(wait_id="w10"))
+    assert [wait.wait_id for wait in read] == ["w10"]
 
 
 async def test_a_question_that_is_not_open_cannot_be_answered(store: JournalStore) -> None:

@@ -238,6 +238,43 @@ async def beside(life: Life) -> None:
         say(json.dumps(await results))
 
 
+class Asker(Workflow):
+    """Waits for a person."""
+
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await ctx.wait_for_event(Go, timeout=None)
+        return StopEvent(result="answered")
+
+
+class Parent(Workflow):
+    """Waits for a run that waits for a person."""
+
+    def __init__(self, child: Workflow, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.child = child
+
+    @step
+    async def go(self, ev: StartEvent) -> StopEvent:
+        return StopEvent(result=await self.child.run())
+
+
+async def waiting(life: Life) -> None:
+    """Take up runs that only wait; say when they do, and then what they came to."""
+    async with journal_of(life) as journal:
+        asker = Asker(journal=journal)
+        handlers = [asker.run(run_id="asks"), Parent(asker, journal=journal).run(run_id="parent")]
+        engine = asker._durable_engine()
+
+        def rests() -> bool:
+            runs = [run for run in engine.runs.values() if run.executions and run.only_waits() and run.is_quiet]
+            return len(runs) == len(handlers) + 1
+
+        await until(rests)
+        say("waits")
+        say(json.dumps(await asyncio.gather(*handlers)))
+
+
 def loops(life: Life) -> None:
     """Leave a run behind in a loop that is closed without a word, and go on with it in another one."""
     loop = asyncio.new_event_loop()

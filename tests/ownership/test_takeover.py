@@ -18,6 +18,7 @@ from durable_flow import Journal, RunNotFoundError
 from durable_flow.records import RunClaimed
 
 from .processes import until
+from .program import Go
 
 Start = Callable[..., Any]
 Notes = Callable[[], list[str]]
@@ -292,6 +293,21 @@ async def test_a_run_that_kills_every_process_is_parked_and_another_run_goes_on(
     # The first life started it, five took it up and were killed, and the next one parked it.
     assert lives == 7
     assert "was taken up 6 times" in (bad.error or "")
+
+
+async def test_runs_that_only_wait_are_not_to_blame_for_the_ends_of_their_processes(
+    journal: Journal, alive: Start
+) -> None:
+    for _ in range(9):
+        async with alive("life", do="waiting") as life:
+            assert await life.says() == "waits"
+            await life.kill()
+    async with alive("life", do="waiting") as life:
+        assert await life.says() == "waits"
+        for wait in await journal.pending():
+            await journal.send(wait.run_id, Go(), wait_id=wait.wait_id)
+        assert json.loads(await life.says()) == ["answered"] * 2
+        assert await life.ends() == 0
 
 
 async def test_a_run_that_kills_every_process_takes_no_run_beside_it_into_its_crash_loop(

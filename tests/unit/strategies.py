@@ -21,6 +21,7 @@ from durable_flow.engine.history import History
 from durable_flow.fold import evolve
 from durable_flow.incoming import (
     AttentionNeeded,
+    CameToRest,
     CancelRequested,
     ChildAsks,
     ChildOver,
@@ -460,7 +461,10 @@ class Simulation:
 
     def crash(self, a: int, b: int) -> None:
         self.boot()
-        self._append([RunClaimed(self.state.epoch + 1, f"worker-{a}")])
+        gone = f"worker-{b}" if b % 2 else None
+        self._append([RunClaimed(self.state.epoch + 1, f"worker-{a}", gone)])
+        if a % 2:
+            self.accept(CameToRest())
 
     def someone(self, a: int, b: int) -> None:
         if b == 0 and a < 4:

@@ -27,6 +27,7 @@ from durable_flow.decide import decide
 from durable_flow.fold import fold
 from durable_flow.incoming import (
     AttentionNeeded,
+    CameToRest,
     CancelRequested,
     EffectsCommitted,
     EventReceived,
@@ -47,7 +48,9 @@ from durable_flow.records import (
     EventEmitted,
     MessageReceived,
     Place,
+    RunAtRest,
     RunCancelled,
+    RunClaimed,
     RunCompleted,
     RunFailed,
     RunParked,
@@ -362,6 +365,13 @@ def test_a_run_whose_time_is_up_ends_with_the_drafts_of_everybody():
 def test_a_need_for_attention_is_recorded_once():
     parked = RunParked("restore 'a'")
     given(started("a")).when(AttentionNeeded("restore 'a'"), AttentionNeeded("again")).then(parked)
+
+
+def test_coming_to_rest_is_recorded_once_and_only_after_claims_in_vain():
+    claims = (RunClaimed(2, "w2", "w1"), RunClaimed(3, "w3", "w2"))
+    out = given(started("a"), *claims).when(CameToRest(), CameToRest()).then(RunAtRest(2))
+    assert out.state.claims == 0
+    given(started("a")).when(CameToRest()).then()
 
 
 ENDS = {
