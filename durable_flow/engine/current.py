@@ -20,5 +20,6 @@ def outside_of_steps() -> Context:
     it in memory.
     """
     context = copy_context()
-    context.run(current_execution.set, None)
+    if current_execution.get() is not None:
+        context.run(current_execution.set, None)
     return context

@@ -9,7 +9,7 @@ from typing import Any
 from .histories import Books, History, Line
 
 # How often these come depends on how effects happened to share a commit, or tells of the kills themselves.
-_INCIDENTAL = {"RunClaimed", "StreamPublished", "StreamReset"}
+_INCIDENTAL = {"RunClaimed", "RunAtRest", "StreamPublished", "StreamReset"}
 
 
 def problems(history: History, undisturbed: History, runs: Iterable[str]) -> list[str]:
