@@ -78,11 +78,11 @@ class Batch:
 
     def _change(self, run: int, changes: Changes) -> None:
         this = {"run": run, "run_": run}
-        self._settle(this, changes, after_resume=False)
+        self._settle(this, changes.settled)
         if changes.resumed_at is not None:
             self._execute(sql.reopen_waits, this)
             self._execute(sql.redeliver_messages, this)
-            self._settle(this, changes, after_resume=True)
+            self._settle(this, changes.settled_again)
         for message, seq in changes.consumed:
             self._execute(sql.consume_message, {**this, "id_": message, "consumed_seq": seq})
         if changes.ended_at is not None:
@@ -91,10 +91,9 @@ class Batch:
         for columns in changes.opened.values():
             self._execute(sql.open_wait, {**this, **columns})
 
-    def _settle(self, this: dict[str, Any], changes: Changes, *, after_resume: bool) -> None:
-        for wait_id, (outcome, resumed) in changes.settled.items():
-            if resumed is after_resume:
-                self._execute(sql.settle_wait, {**this, "wait_id_": wait_id, "outcome": outcome})
+    def _settle(self, this: dict[str, Any], outcomes: Mapping[str, str]) -> None:
+        for wait_id, outcome in outcomes.items():
+            self._execute(sql.settle_wait, {**this, "wait_id_": wait_id, "outcome": outcome})
 
     def _execute(self, statement: sql.Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return self.connection.execute(statement.text, {**statement.fixed, **values}).fetchall()

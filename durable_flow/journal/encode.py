@@ -47,13 +47,14 @@ class Changes:
     """What the records of one append change in other tables, in the end: each row is changed once.
 
     `opened` are columns of waits to be written, by wait id, the outcome among them; `settled` are outcomes of waits
-    that were there before, each with whether the run had been resumed; `consumed` are messages, each with its record's
-    seq. `resumed_at`: the run went on after its end, which opens again what that had closed. `ended_at`: after that,
-    the run came to its end, which closes what is open.
+    that were there before, `settled_again` those that they got after the run had been resumed; `consumed` are messages,
+    each with its record's seq. `resumed_at`: the run went on after its end, which opens again what that had closed.
+    `ended_at`: after that, the run came to its end, which closes what is open.
     """
 
     opened: dict[str, dict[str, Any]] = field(default_factory=dict)
-    settled: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    settled: dict[str, str] = field(default_factory=dict)
+    settled_again: dict[str, str] = field(default_factory=dict)
     consumed: list[tuple[int, int]] = field(default_factory=list)
     ended_at: int | None = None
     resumed_at: int | None = None
@@ -62,7 +63,7 @@ class Changes:
         """Give a wait its outcome; the first one stands."""
         opened = self.opened.get(wait_id)
         if opened is None:
-            self.settled.setdefault(wait_id, (outcome, self.resumed_at is not None))
+            (self.settled if self.resumed_at is None else self.settled_again).setdefault(wait_id, outcome)
         elif opened["outcome"] is None:
             opened["outcome"] = outcome
 
@@ -241,6 +242,7 @@ def _opened(encoded: Encoded, run: int, run_id: str, record: Record, columns: Se
     changes = encoded.changing()
     # A question asked again under its own name takes the place of the one that was closed.
     changes.settled.pop(fact.wait_id, None)
+    changes.settled_again.pop(fact.wait_id, None)
     changes.opened[fact.wait_id] = {
         "wait_id": fact.wait_id, "seq": record.seq, "task": task, "step": step, "name": name, "data": data,
         "codec": codec, "payload": payload, "seal": None, "v": v, "human": fact.human, "deadline": fact.deadline,

@@ -51,7 +51,8 @@ def rows_of(
         changes = encoded.changes
         if changes is not None:
             add("opened", [(run, *wait.values()) for wait in changes.opened.values()])
-            add("settled", [(run, wait_id, *settled) for wait_id, settled in changes.settled.items()])
+            first, again = changes.settled, changes.settled_again
+            add("settled", [(run, wait_id, first.get(wait_id), again.get(wait_id)) for wait_id in {**first, **again}])
             add("consumed", [(run, *message) for message in changes.consumed])
             if changes.ended_at is not None:
                 add("ended", [(run, changes.ended_at)])

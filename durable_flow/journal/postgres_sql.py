@@ -49,7 +49,7 @@ FIELDS: dict[str, list[Field]] = {
         ("released", Boolean()),
     ],
     "opened": _WAITS,
-    "settled": [_RUN, *_fields((waits.c.wait_id, waits.c.outcome)), ("resumed", Boolean())],
+    "settled": [_RUN, *_fields((waits.c.wait_id, waits.c.outcome)), ("again", Text())],
     "consumed": [_RUN, *_fields((messages.c.id, messages.c.consumed_seq))],
     "ended": [_RUN, _AT],
     "resumed": [_RUN, _AT],
@@ -154,17 +154,18 @@ def _opened(text: _Text, parts: Collection[str]) -> str:
 
 def _settled(text: _Text, parts: Collection[str]) -> str:
     return (
-        f"UPDATE waits w SET outcome = x.outcome FROM {text.rows('settled')} WHERE w.run = x.run "
-        f"AND w.wait_id = x.wait_id AND (w.outcome IS NULL OR (w.outcome = 'ended' AND x.resumed)) AND {_OF_OK}"
+        "UPDATE waits w SET outcome = CASE WHEN w.outcome IS NULL THEN coalesce(x.outcome, x.again) ELSE x.again END "
+        f"FROM {text.rows('settled')} WHERE w.run = x.run AND w.wait_id = x.wait_id "
+        f"AND (w.outcome IS NULL OR (w.outcome = 'ended' AND x.again IS NOT NULL)) AND {_OF_OK}"
     )
 
 
-def _all_waits(part: str, before: str, after: str) -> Callable[[_Text, Collection[str]], str]:
+def _all_waits(part: str, before: str, after: str, settled_but: str = "") -> Callable[[_Text, Collection[str]], str]:
     def make(text: _Text, parts: Collection[str]) -> str:
+        # What `opened` or `settled` writes is left to them: a statement changes a row only once.
         others = "".join(
-            f" AND NOT EXISTS (SELECT FROM unnest({text.array(other, _RUN)}, {text.array(other, FIELDS[other][1])}) "
-            "AS t(run, wait_id) WHERE t.run = w.run AND t.wait_id = w.wait_id)"
-            for other in ("opened", "settled")
+            f" AND NOT EXISTS (SELECT FROM {text.rows(other)} WHERE x.run = w.run AND x.wait_id = w.wait_id{but})"
+            for other, but in (("opened", ""), ("settled", settled_but))
             if other in parts
         )
         return (
@@ -218,7 +219,7 @@ _PARTS: dict[str, tuple[str, Callable[[_Text, Collection[str]], str]]] = {
     "opened": ("opened", _opened),
     "settled": ("settled", _settled),
     "ended": ("ended", _all_waits("ended", "IS NULL", "'ended'")),
-    "resumed": ("resumed", _all_waits("resumed", "= 'ended'", "NULL")),
+    "resumed": ("resumed", _all_waits("resumed", "= 'ended'", "NULL", " AND x.again IS NOT NULL")),
     "consumed": ("consumed", _consumed),
     "undelivered": ("ended", _undelivered),
     "redelivered": ("resumed", _redelivered),

@@ -174,6 +174,20 @@ async def test_a_run_that_is_resumed_awaits_again_what_its_end_closed(
     assert await bound(store, run) == [("answer", "w2"), ("answer", "w1"), ("answer", "w3")]
 
 
+async def test_an_answer_to_what_the_end_closed_counts_only_after_the_resume(store: JournalStore) -> None:
+    run = await owned(store, "run-1", asks("before"), asks("after"), asks("both"), asks("none"))
+    await run.append(RunCompleted(event(), None), update=RunUpdate("completed"))
+    early = [WaitAnswered("before"), WaitAnswered("both")]
+    late = [WaitAnswered("after"), WaitTimedOut("both")]
+    await run.append(*early, RunResumed("someone"), *late, update=RunUpdate("running"))
+    assert await open_waits(store, run) == ["before", "none"]
+    with pytest.raises(AlreadyAnsweredError):
+        await store.send(run.run, answer(wait_id="after"))
+    with pytest.raises(AlreadyAnsweredError):
+        await store.send(run.run, answer(wait_id="both"))
+    assert await store.send(run.run, answer(wait_id="before"))
+
+
 async def test_a_question_asked_again_under_its_name_is_a_new_one(store: JournalStore) -> None:
     run = await owned(store, "run-1", asks("name"), asks("other"), WaitClosed("name"), asks("name", "Answer", "No"))
     assert [(wait.wait_id, wait.wanted) for wait in await store.waits(run.run)] == [
