@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine, Generator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -35,10 +36,13 @@ class WorkflowHandler(Coroutine[Any, Any, Any]):
         self._state_class = state_class
         self._ctx = ctx
         self._position = 0
-        self._streaming = asyncio.Lock()
         self._streamed = False
         # A task that uses this handler as its coroutine drives one of its own.
         self._driven: WeakKeyDictionary[asyncio.Task[Any], Coroutine[Any, Any, Any]] | None = None
+
+    @cached_property
+    def _streaming(self) -> asyncio.Lock:
+        return asyncio.Lock()
 
     @property
     def run_id(self) -> str:

@@ -160,7 +160,7 @@ class Outside:
         """Fill a view that holds values itself, and keep it up to date."""
         for key in self.visible_keys():
             view.mirror(key)
-        self.run.live.mirrors.add(view)
+        self.run.live.add_view(view)
 
     def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
         """Give those of these keys that are missing their defaults; only to be looked at once the run has ended."""

@@ -16,7 +16,7 @@ from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .internal import Listener
 from .outcome import Outcome
-from .run import GivenUp
+from .run import NOTHING, GivenUp
 
 if TYPE_CHECKING:
     from ..state import RunState
@@ -45,7 +45,7 @@ class Attachment:
         # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None
-        self.answered_before: frozenset[str] = frozenset()
+        self.answered_before: frozenset[str] = NOTHING
         self.ended_before = False
         self.interested = 0
         # A stepwise run is taken up here with a gate.
@@ -53,12 +53,12 @@ class Attachment:
         # The place among the runs of its instance that it has asked for, or has until a run takes it over.
         self.asked: tuple[Places, asyncio.Future[bool]] | None = None
         self.place: Places | None = None
-        self.above: frozenset[Places] = frozenset()
+        self.above: frozenset[Places] = NOTHING
         self._given_up = False
         self._abandoned = False
         self._pending: list[tuple[Event, str | None]] = []
         self._begun = False
-        self._listeners: list[Listener] = []
+        self._listeners: tuple[Listener, ...] = ()
         self._changed: list[asyncio.Future[None]] = []
         self._changes = 0
 
@@ -237,13 +237,13 @@ class Attachment:
     def listening(self) -> Iterator[Listener]:
         """Within the block, get the internal events of the run while it is live here."""
         listener = Listener(self.notify)
-        self._listeners.append(listener)
+        self._listeners += (listener,)
         if self.run is not None:
             self.run.tell_internals(listener)
         try:
             yield listener
         finally:
-            self._listeners.remove(listener)
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
             if self.run is not None:
                 self.run.end_internals(listener)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from ..incoming import ImportRequested, StartRequested
 from ..records import ContextDeleted, ContextSet, EncodedValue, StateImported
 from ..snapshot import encode_state
 from .clock import new_uid
-from .live import LiveContext
+from .live import ContextLocks, LiveContext
 
 if TYPE_CHECKING:
     from ..serializers.codec import Codec
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from .run import Run
 
 
-class Beginning:
+class Beginning(ContextLocks):
     """The state of a Context that belongs to no run, with the locks that a run has for its own.
 
     `unfinished` is the state that a run goes on from; None: the run starts anew and only takes the values over. The
@@ -33,11 +32,6 @@ class Beginning:
         self.face = face
         self.live = live
         self.unfinished = unfinished
-        self.lock = asyncio.Lock()
-        self.lock_holder: Any = None
-        self.lock_held: object | None = None
-        self.write_lock = asyncio.Lock()
-        self.editor: asyncio.Task[Any] | None = None
         # Whether a run has taken it over.
         self.begun = False
         self._given: dict[str, EncodedValue] = {}

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from ..decide import decide
 from ..errors import (
@@ -111,7 +111,7 @@ class Engine:
         self._owners: Owners | None = None
         self._lifeline: AsyncGenerator[None] | None = None
         self._heart: Heart | None = None
-        self._attachments: dict[str, WeakSet[Attachment]] = {}
+        self._attachments: dict[str, set[ref[Attachment]]] = {}
         # A lock lives as long as somebody holds it or waits for it.
         self._starting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._background: set[asyncio.Task[Any]] = set()
@@ -370,7 +370,7 @@ class Engine:
                     stale = False
                     row = await self._require_row(row.run_id)
                     continue
-                self._attachments.setdefault(row.run_id, WeakSet()).add(attachment)
+                self._hold(attachment)
                 attachment.begun()  # owned elsewhere: watched as soon as somebody waits for it
                 return
             if row.status in FINAL_STATUSES:
@@ -424,9 +424,17 @@ class Engine:
         elif attachment.above and not run.places:
             run.places = attachment.above
         attachment.attach(run)
-        self._attachments.setdefault(run.run_id, WeakSet()).add(attachment)
+        self._hold(attachment)
         self._watcher.forget(attachment)
         attachment.begun()
+
+    def _hold(self, attachment: Attachment) -> None:
+        # Weakly, as those who hold them may go; lighter than a WeakSet, of which every run would have one.
+        others = self._attachments.get(attachment.run_id, ())
+        self._attachments[attachment.run_id] = {*(other for other in others if other() is not None), ref(attachment)}
+
+    def _held(self, run_id: str) -> list[Attachment]:
+        return [a for held in self._attachments.get(run_id, ()) if (a := held()) is not None]
 
     async def tell_end(self, attachment: Attachment, row: RunRow) -> bool:
         """End an attachment by the recorded outcome of its run; tell whether there is one."""
@@ -507,7 +515,9 @@ class Engine:
         if run.state.children:
             leave_children(self, run)
         assert run.outcome is not None
-        for attachment in self._attachments.pop(run.run_id, ()):
+        attachments = self._held(run.run_id)
+        self._attachments.pop(run.run_id, None)
+        for attachment in attachments:
             attachment.end(run.outcome)
         self.shared.published(run.claim.run)
 
@@ -516,12 +526,12 @@ class Engine:
         self._forget(run)
         if run.state.children:
             leave_children(self, run)
-        for attachment in tuple(self._attachments.get(run.run_id, ())):
+        for attachment in self._held(run.run_id):
             if error is not None and not isinstance(error, RunFenced):
                 attachment.fail(error)
             else:
                 attachment.detach()
-        if not self._attachments.get(run.run_id):
+        if not self._held(run.run_id):
             self._attachments.pop(run.run_id, None)
         if not self.closed:
             # Also one that was fenced: a server that lost its last commits has an older journal of the same epoch.
@@ -529,7 +539,7 @@ class Engine:
 
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
-        return any(a.interested for a in self._attachments.get(run.run_id, ()) if a is not beside)
+        return any(a.interested for a in self._held(run.run_id) if a is not beside)
 
     def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
         """A step has completed; what its failed attempts had started and nobody took over is no longer of interest."""
@@ -601,7 +611,7 @@ class Engine:
             self.options.expiry_seconds, len(runs), extra=fields("lapsed"),
         )  # fmt: skip
         for run in runs:
-            attachments = list(self._attachments.get(run.run_id, ()))
+            attachments = self._held(run.run_id)
             run.release()
             self.in_background(self._go_on(run, attachments))
 

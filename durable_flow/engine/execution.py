@@ -7,6 +7,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import (
@@ -76,8 +77,11 @@ class Execution(StepOutput):
         self.began_at = run.acted_at
         self.last_error: Exception | None = None
         self._calls: dict[str, asyncio.Future[None]] = {}
-        self._replay = ReplayOrder(run.loop)
         self._sleepers: set[asyncio.Future[Any]] = set()
+
+    @cached_property
+    def _replay(self) -> ReplayOrder:
+        return ReplayOrder(self.run.loop)
 
     # -- Effects that are awaited --------------------------------------------------------------------------------------
 

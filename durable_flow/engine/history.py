@@ -12,7 +12,10 @@ from ..records import CALL, CHILD, COLLECT, SENT, STREAM, WAIT, WRITE, Place
 from ..state import COMPLETED, Effect, RunState, Task
 
 _REUSABLE = frozenset({SENT, CALL, WAIT, COLLECT, CHILD})
-_NOTHING: dict[Place, Effect] = {}
+# Shared by the executions that have nothing to meet again, which are nearly all; never changed.
+_NO_RECORDS: dict[Place, Effect] = {}
+_NO_EFFECTS: list[Effect] = []
+_NO_WRITES: dict[str, deque[Effect]] = {}
 
 
 class History:
@@ -22,12 +25,10 @@ class History:
 
     def __init__(self, state: RunState, task: Task):
         self._used: dict[tuple[str, str], int] = {}
-        self._records = _NOTHING
-        self._earlier: list[Effect] = []
-        self._writes: dict[str, deque[Effect]] = {}
+        self._records, self._earlier, self._writes = _NO_RECORDS, _NO_EFFECTS, _NO_WRITES
         if task.effects is None:
             return
-        self._records = dict(task.effects.get(task.attempt, _NOTHING))
+        self._records = dict(task.effects.get(task.attempt, _NO_RECORDS))
         reused = {effect.origin for effect in self._records.values() if effect.origin is not None}
         self._earlier = [
             effect
@@ -36,6 +37,7 @@ class History:
             for effect in task.effects[attempt].values()
             if effect.origin is None and effect.seq not in reused and _serves(state, effect)
         ]
+        self._writes = {}
         for place in sorted(p for p in self._records if p.kind == WRITE):
             self._writes.setdefault(place.name, deque()).append(self._records[place])
 

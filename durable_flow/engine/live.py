@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -47,11 +48,22 @@ class Mirror(Protocol):
         """Tell whether this is a view of what `face` sees."""
 
 
-class LockHost(Protocol):
-    """What has the locks of a context: a run, or what is no run yet."""
+class ContextLocks:
+    """The locks of a context, which belongs to a run or to what is no run yet. They are made when first asked for."""
 
-    editor: asyncio.Task[Any] | None
-    lock_held: object | None
+    lock_holder: Any = None
+    lock_held: object | None = None
+    editor: asyncio.Task[Any] | None = None
+
+    @cached_property
+    def lock(self) -> asyncio.Lock:
+        """That of `ctx.lock`."""
+        return asyncio.Lock()
+
+    @cached_property
+    def write_lock(self) -> asyncio.Lock:
+        """Keeps other writers out while somebody edits the state."""
+        return asyncio.Lock()
 
 
 class LiveContext:
@@ -62,7 +74,7 @@ class LiveContext:
         self._entries: dict[str, Entry] = {}
         self._stored: dict[str, EncodedValue] = dict(stored)
         self._order: dict[str, None] = dict.fromkeys(stored)
-        self.mirrors: WeakSet[Any] = WeakSet()
+        self._mirrors: WeakSet[Any] | None = None
         # Counts the readings of all keys: to encode what holds a view of the context is one.
         self.whole_reads = 0
 
@@ -106,9 +118,15 @@ class LiveContext:
         self._stored[key] = self._entries.pop(key).encoded
         self.refresh(key)
 
+    def add_view(self, view: Mirror) -> None:
+        """Tell a view of changes from now on, as long as somebody keeps it."""
+        if self._mirrors is None:
+            self._mirrors = WeakSet()
+        self._mirrors.add(view)
+
     def refresh(self, key: str) -> None:
         """Tell the views that a key changed."""
-        for view in self.mirrors:
+        for view in self._mirrors or ():
             view.mirror(key)
 
     def encode_value(self, value: Any, path: str) -> tuple[EncodedValue, Any]:
@@ -140,20 +158,21 @@ class LiveContext:
             kept = same and not entry.mutable
             other.set(key, entry.value, entry.encoded if kept else codec.encode_value(entry.value, key))
         for view in self.views_of(face):
-            other.mirrors.add(view)
-            self.mirrors.discard(view)
+            other.add_view(view)
+            assert self._mirrors is not None
+            self._mirrors.discard(view)
         return other
 
     def views_of(self, face: object) -> list[Mirror]:
         """Return the views of what `face` sees."""
-        return [view for view in self.mirrors if view.shows(face)]
+        return [view for view in self._mirrors or () if view.shows(face)]
 
     def encoded(self) -> dict[str, EncodedValue]:
         """Return the visible encodings by key."""
         return {key: self._entries[key].encoded if key in self._entries else self._stored[key] for key in self._order}
 
 
-def held_by_caller(host: LockHost) -> str | None:
+def held_by_caller(host: ContextLocks) -> str | None:
     """Return which lock of the run this very strand of work is inside of, None if it is in none."""
     if host.editor is not None and host.editor is asyncio.current_task():
         return "edit_state"

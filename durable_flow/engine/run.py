@@ -66,7 +66,7 @@ from .current import outside_of_steps
 from .drafts import Drafts
 from .execution import Execution
 from .internal import Internals, Listener
-from .live import LiveContext
+from .live import ContextLocks, LiveContext
 from .outcome import Outcome
 from .program import Program
 from .routing import named_wait, route
@@ -85,6 +85,8 @@ MAX_IDLE_CLAIMS = 5
 
 Reply = asyncio.Future[None]
 OUTSIDE = TaskId(0, "")
+# Each call of frozenset() makes an object, and nearly every run would have some of them.
+NOTHING: frozenset[Any] = frozenset()
 
 
 class GivenUp(DurableFlowError):
@@ -110,7 +112,7 @@ class Host(Protocol):
         """One less."""
 
 
-class Run:
+class Run(ContextLocks):
     """A run that this engine owns.
 
     Everything happens in callbacks of one event loop. `accept` takes what comes; a *turn* decides about all of it and
@@ -138,14 +140,9 @@ class Run:
         self.executions: dict[TaskId, Execution] = {}
         self.running: dict[str, dict[TaskId, Execution]] = {}
         self.workers = Workers(self.loop, program.num_workers)
-        self.lock = asyncio.Lock()
-        self.lock_holder: Any = None
-        self.lock_held: object | None = None
-        self.write_lock = asyncio.Lock()
-        self.editor: asyncio.Task[Any] | None = None
         self.tail = StreamTail(state.position)
         # The waits that had been answered when this engine took the run up: their questions are not shown again.
-        self.answered_before: frozenset[str] = frozenset()
+        self.answered_before: frozenset[str] = NOTHING
         self.outcome: Outcome | None = None
         self.closed = False
         # Who is told of each append, and of what steps do; nearly always nobody.
@@ -189,7 +186,7 @@ class Run:
         self.gate: Gate | None = None
         # The place that it takes among the runs of its instance, and those that it and the runs above it take.
         self.place: Places | None = None
-        self.places: frozenset[Places] = frozenset()
+        self.places: frozenset[Places] = NOTHING
         # What was published up to here, others than this engine have published.
         self.position_before = state.position
         self._answers = Answers(self.run_id, state, program)

@@ -72,7 +72,7 @@ class StepContext:
         """Fill a view that holds values itself, and keep it up to date; not a read."""
         for key in self.peek_keys():
             view.mirror(key)
-        self.run.live.mirrors.add(view)
+        self.run.live.add_view(view)
 
     def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
         """Give those of these keys that are missing their defaults.

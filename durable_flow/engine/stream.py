@@ -16,11 +16,13 @@ class StreamTail:
 
     def __init__(self, position: int):
         self.last = position
-        self._rows: deque[StreamRow] = deque(maxlen=MAX_ITEMS_IN_MEMORY)
+        self._rows: deque[StreamRow] | None = None
         self.listeners: set[Callable[[], None]] = set()
 
     def add(self, row: StreamRow) -> None:
         """Append a durable item and tell the listeners."""
+        if self._rows is None:
+            self._rows = deque(maxlen=MAX_ITEMS_IN_MEMORY)
         self._rows.append(row)
         self.last = row.position
         for listener in tuple(self.listeners):

@@ -341,9 +341,11 @@ async def test_retry_runs_the_failed_step_again_and_keeps_the_finished_part(jour
 async def test_retry_of_a_timed_out_run_has_a_new_budget(journal: Journal) -> None:
     with pytest.raises(WorkflowTimeoutError):
         await Shop(journal=journal, hold=asyncio.Event(), timeout=0.05).run(run_id="order-42", item="lamp")
+    # On a slow machine the budget may be used up before the first step is done.
+    done = [r.fact.task.step for r in await records_of(journal, "order-42") if isinstance(r.fact, StepCompleted)]
     again = Shop(journal=journal, timeout=30)
     assert await (await again.retry("order-42")) == "shipped 1 lamp"
-    assert again.ran == ["ship"]
+    assert done + again.ran == ["pack", "ship"]
 
 
 async def test_retry_runs_also_what_was_under_way_when_another_step_failed(journal: Journal) -> None:
