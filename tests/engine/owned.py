@@ -1,4 +1,4 @@
-"""A workflow that another process owns: `python -m tests.engine.owned URL RUN_ID` runs it, and says when it waits."""
+"""A workflow that another process owns: `python -m engine.owned URL RUN_ID` runs it, and says when it waits."""
 
 from __future__ import annotations
 

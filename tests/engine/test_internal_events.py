@@ -35,7 +35,7 @@ class Item(Event):
     n: int = 0
 
 
-class Lost(Event):
+class Unheard(Event):
     pass
 
 
@@ -259,7 +259,7 @@ async def test_an_event_that_reaches_nobody_is_told_with_its_class_and_whether_t
     class Loses(Workflow):
         @step
         async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            ctx.send_event(Lost())
+            ctx.send_event(Unheard())
             await ctx.wait_for_event(Answer)
             return StopEvent()
 
@@ -272,11 +272,11 @@ async def test_an_event_that_reaches_nobody_is_told_with_its_class_and_whether_t
                 if len(found) == 2:
                     await handler.send_event(Answer(text="yes"))
             elif isinstance(event, WorkflowIdleEvent) and len(found) == 1:
-                await handler.send_event(Lost())
-    qualified = f"{Lost.__module__}.Lost"
+                await handler.send_event(Unheard())
+    qualified = f"{Unheard.__module__}.Unheard"
     assert found == [
-        UnhandledEvent(event_type="Lost", qualified_name=qualified, step_name=None, idle=False),
-        UnhandledEvent(event_type="Lost", qualified_name=qualified, step_name=None, idle=True),
+        UnhandledEvent(event_type="Unheard", qualified_name=qualified, step_name=None, idle=False),
+        UnhandledEvent(event_type="Unheard", qualified_name=qualified, step_name=None, idle=True),
     ]
 
 

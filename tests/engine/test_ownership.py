@@ -49,8 +49,8 @@ ROOT = Path(__file__).resolve().parents[2]
 async def owner_process(url: str, run_id: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process that owns a run which waits for an answer; it is killed at the end."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.engine.owned", url, run_id,
-        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+        sys.executable, "-m", Owned.__module__, url, run_id,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}, cwd=ROOT,
     )  # fmt: skip
     assert child.stdout is not None
     try:

@@ -222,8 +222,9 @@ async def test_a_timed_out_run_ends_its_stream_with_that(journal: Journal) -> No
     flow = Shop(journal=journal, hold=asyncio.Event(), timeout=0.05)
     handler = flow.run(item="lamp")
     last = (await streamed(handler))[-1]
-    # The last step that began; on a slow machine that may be the first one.
-    assert last == WorkflowTimedOutEvent(timeout=0.05, active_steps=flow.ran[-1:])
+    # On a slow machine the time may be over before the last step has begun, or even the first.
+    assert isinstance(last, WorkflowTimedOutEvent)
+    assert (last.timeout, set(last.active_steps) <= {"pack", "ship"}) == (0.05, True)
     with pytest.raises(WorkflowTimeoutError):
         await handler
 
