@@ -50,7 +50,7 @@ class Registry:
         """Return the event class that stored events of this name belong to."""
         found = self._own.get(name) or find_event_class(name) or (find_loaded(name) if ":" in name else None)
         if found is not None and issubclass(found, Event):
-            return found if self.permits(found) else None
+            return found if self._allowed is None or self.permits(found) else None
         return Event if name == "Event" else None  # the base class is the only one that did not register itself
 
     def find_class(self, name: str) -> type | None:
