@@ -65,7 +65,24 @@ def child_of(value: Any, part: str) -> Any:
     return getattr(value, part, MISSING)
 
 
-def assign(place: Any, part: str, value: Any) -> None:
+def put_below(place: Any, parts: Sequence[str], value: Any, path: str, where: str = "") -> None:
+    """Put a value where the last parts of `path` lead to from a place, in new dicts from where nothing lies.
+
+    Raises ValueError if it cannot be put there; its message ends with `where`.
+    """
+    at = 0
+    while at < len(parts) - 1 and (below := child_of(place, parts[at])) is not MISSING:
+        place = below
+        at += 1
+    part = parts[at]
+    try:
+        _assign(place, part, nested(parts[at + 1 :], value))
+    except (AttributeError, TypeError, ValueError, IndexError) as error:
+        what = f"{part!r} of a {type(place).__name__}: {error}"
+        raise ValueError(f"Path '{path}' cannot be set: {what}{where}") from error
+
+
+def _assign(place: Any, part: str, value: Any) -> None:
     """Put a value under one part of a path."""
     if isinstance(place, MutableMapping):
         place[part] = value

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, DeserializationError, WorkflowRuntimeError
-from .paths import assign, child_of, iter_fields, nested, new_state, parts_of, put_field
+from .paths import child_of, iter_fields, nested, new_state, parts_of, put_below, put_field
 
 if TYPE_CHECKING:
     from ..serializers import Serializer
@@ -145,15 +145,7 @@ class InMemoryStateStore(Generic[StateT]):
             if not rest or place is MISSING:
                 put_field(self._state, head, nested(rest, value))
                 return
-            while len(rest) > 1 and (below := child_of(place, rest[0])) is not MISSING:
-                place = below
-                del rest[0]
-            try:
-                assign(place, rest[0], nested(rest[1:], value))
-            except (AttributeError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"Path '{path}' cannot be set: {rest[0]!r} of a {type(place).__name__}: {error}"
-                ) from error
+            put_below(place, rest, value, path)
 
     async def get_state(self) -> StateT:
         """Return a copy of the whole state; what lies in its fields is not copied."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ..engine.live import MISSING
 from ..errors import WorkflowRuntimeError
 from .face import Face
-from .paths import assign, child_of, defaults_of, iter_fields, nested, new_state, parts_of, put_field
+from .paths import child_of, defaults_of, iter_fields, nested, new_state, parts_of, put_below, put_field
 from .state_store import DictState
 
 if TYPE_CHECKING:
@@ -72,16 +72,7 @@ class ContextStore(Generic[StateT]):
             if place is MISSING:
                 self._face.write(head, nested(rest, value))
                 return
-            while len(rest) > 1 and (below := child_of(place, rest[0])) is not MISSING:
-                place = below
-                del rest[0]
-            try:
-                assign(place, rest[0], nested(rest[1:], value))
-            except (AttributeError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"Path '{path}' cannot be set: {rest[0]!r} of a {type(place).__name__}: {error} "
-                    f"(run {self._run.run_id})"
-                ) from error
+            put_below(place, rest, value, path, f" (run {self._run.run_id})")
             self._face.write(head, self._face.read(head))
 
     def _check_field(self, key: str) -> None:
