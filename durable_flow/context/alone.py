@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..engine.answers import meets
 from ..engine.execution import invoke
 from ..engine.live import held_by_caller
 from ..engine.routing import route
@@ -89,7 +90,7 @@ class Alone:
         if prompt is not None:
             self.publish(prompt)
         for at, event in enumerate(self.sent):
-            if type(event) is cls and _satisfies(event, requirements or {}):
+            if type(event) is cls and meets(event, requirements or {}):
                 return self.sent.pop(at)
         raise ContextStateError(
             f"a step that is called by itself waits for a {cls.__name__}, and nobody can send one. Put it in before: "
@@ -114,7 +115,3 @@ class Alone:
             raise ContextStateError(
                 f"a step {what} inside {where}; nobody else could get the lock. Leave {where} first"
             )
-
-
-def _satisfies(event: Event, requirements: Mapping[str, Any]) -> bool:
-    return all(getattr(event, name, event.get(name)) == value for name, value in requirements.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -97,8 +98,7 @@ class Answers:
         if wait.requirements is None:
             return True
         event = self._codec.decode_event(encoded)
-        needed: dict[str, Any] = self._codec.decode_value(wait.requirements)
-        return all(getattr(event, name, event.get(name)) == value for name, value in needed.items())
+        return meets(event, self._codec.decode_value(wait.requirements))
 
     def _answering(self, emitted: EventEmitted, wait: Wait) -> EventEmitted:
         """A step's wait consumes the event; the answer to a returned question also goes to the steps that take it.
@@ -111,6 +111,11 @@ class Answers:
         if self._program.has_joins:
             joins = joins_of_answer(self._program, self._state, emitted.event.name, wait.scope)
         return emitted._replace(answers=wait.wait_id, joins=joins)
+
+
+def meets(event: Event, requirements: Mapping[str, Any]) -> bool:
+    """Tell whether an event has the values that a wait requires."""
+    return all(getattr(event, name, event.get(name)) == value for name, value in requirements.items())
 
 
 def answer_names(program: Program) -> tuple[str, ...]:
