@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
+from ..serializers.unsafe import unsafe_names
 from .context import Context, get_step_context
 from .state_store import DictState, InMemoryStateStore, StateStore
 
@@ -25,8 +25,4 @@ __all__ = [
     "get_step_context",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("JsonPickleSerializer", "PickleSerializer"):
-        return getattr(_serializers, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = unsafe_names(__name__)

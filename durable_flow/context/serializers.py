@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import serializers as _serializers
 from ..serializers import JsonSerializer
 from ..serializers.base import Serializer as BaseSerializer
+from ..serializers.unsafe import unsafe_names
 from ..utils import get_qualified_name, import_module_from_qualified_name
 
 if TYPE_CHECKING:
@@ -21,9 +21,4 @@ __all__ = [
     "import_module_from_qualified_name",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    # Unpickling is the unsafe tier: it is not even imported unless somebody asks for it.
-    if name in ("JsonPickleSerializer", "PickleSerializer"):
-        return getattr(_serializers, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = unsafe_names(__name__)
