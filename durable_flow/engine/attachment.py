@@ -183,9 +183,13 @@ class Attachment:
     async def _next_change(self) -> None:
         if self._begun and self.run is None:
             self.engine.watch(self)
+        await self._pause(self._change())
+
+    def _change(self) -> asyncio.Future[None]:
+        """Return a future that ends with the next change."""
         future: asyncio.Future[None] = self.engine.loop.create_future()
         self._changed.append(future)
-        await self._pause(future)
+        return future
 
     async def _pause(self, future: asyncio.Future[None]) -> None:
         await future
@@ -195,9 +199,7 @@ class Attachment:
         self.interested += 1
         try:
             while not self._begun:
-                future: asyncio.Future[None] = self.engine.loop.create_future()
-                self._changed.append(future)
-                await future
+                await self._change()
         finally:
             self.interested -= 1
         if self.failure is not None:

@@ -209,9 +209,7 @@ class ChildAttachment(Attachment):
         execution = executing()
         if execution is not None and execution.run is self._parent and execution.attached and not self.given_up:
             while not self.seq and self.failure is None:
-                future: asyncio.Future[None] = self.engine.loop.create_future()
-                self._changed.append(future)
-                await future
+                await self._change()
             if self.failure is not None and not isinstance(self.failure, NeedsAttentionError):
                 raise self.failure
             await execution.child_ended(self.seq)
