@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .context import Context
     from .engine.attachment import Attachment
     from .engine.beginning import Beginning
+    from .engine.execution import Execution
     from .records import EncodedValue
     from .serializers import Serializer
 
@@ -198,7 +199,7 @@ class Workflow:
         resource is made once and forgotten. Raises WorkflowValidationError with every problem found.
         `disable_validation=True` leaves the checks out.
         """
-        program = self._durable_prepare(validate_resource_configs)
+        program = self._durable_prepare(executing(), validate_resource_configs)
         if validate_resources and _settings(self).checked and program.injector is not None:
             program.injector.require_resources()
         return uses_humans(program.table.nodes())
@@ -233,15 +234,16 @@ class Workflow:
         Raises RuntimeError without a running event loop, WorkflowValidationError, WorkflowRuntimeError and ValueError
         for arguments that make no StartEvent, RunIdError, and ContextStateError for a Context whose run has not ended.
         """
-        engine = self._durable_engine()
-        program = self._durable_prepare()
+        parent = executing()
+        engine = self._durable_engine(parent)
+        program = self._durable_prepare(parent)
         if run_id is not None:
             require_run_id(run_id)
         if ctx is not None:
-            return self._durable_run_with(engine, program, ctx, start_event, run_id, kwargs, stepwise)
+            return self._durable_run_with(parent, engine, program, ctx, start_event, run_id, kwargs, stepwise)
         event = self._durable_start_event(start_event, kwargs)
         passed = _passed(program, event, start_event, kwargs)
-        attachment = self._durable_start(engine, program, run_id, event, passed, None, stepwise)
+        attachment = self._durable_start(parent, engine, program, run_id, event, passed, None, stepwise)
         return WorkflowHandler(attachment, program.table.state_class)
 
     def submit_run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
@@ -278,7 +280,7 @@ class Workflow:
         Without an active run the next one is waited for, 5 seconds at most; then a warning is logged and nothing is
         yielded. Raises WorkflowRuntimeError if several runs are active: use `handler.stream_events()`.
         """
-        attachment = await self._durable_runs(self._durable_engine()).next_active("stream_events")
+        attachment = await self._durable_runs(self._durable_engine(executing())).next_active("stream_events")
         if attachment is None:
             return
         async with aclosing(WorkflowHandler(attachment).stream_events()) as events:
@@ -292,7 +294,7 @@ class Workflow:
         Without an active run the next one gets it, if it is started within 5 seconds; else a warning is logged. Raises
         WorkflowRuntimeError if several runs are active (use `handler.send_event`), or no step takes the event so.
         """
-        self._durable_runs(self._durable_engine()).send_soon(event, step)
+        self._durable_runs(self._durable_engine(executing())).send_soon(event, step)
 
     async def resume(self, run_id: str) -> WorkflowHandler:
         """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
@@ -300,8 +302,9 @@ class Workflow:
         A finished run is not run again: its handler gives the recorded outcome. Raises RunNotFoundError,
         RunConflictError if it is of another workflow, RunIdError.
         """
-        program = self._durable_prepare()
-        attachment = await self._durable_engine().resume(program, require_run_id(run_id))
+        parent = executing()
+        program = self._durable_prepare(parent)
+        attachment = await self._durable_engine(parent).resume(program, require_run_id(run_id))
         return WorkflowHandler(attachment, program.table.state_class)
 
     async def retry(self, run_id: str) -> WorkflowHandler:
@@ -309,8 +312,9 @@ class Workflow:
 
         Raises RunNotFoundError, RunConflictError, and WorkflowRuntimeError for a run of another status.
         """
-        program = self._durable_prepare()
-        attachment = await self._durable_engine().retry(program, require_run_id(run_id))
+        parent = executing()
+        program = self._durable_prepare(parent)
+        attachment = await self._durable_engine(parent).retry(program, require_run_id(run_id))
         return WorkflowHandler(attachment, program.table.state_class)
 
     async def recover(self) -> list[WorkflowHandler]:
@@ -319,12 +323,14 @@ class Workflow:
         Returns at once, unless an owner that cannot be looked at has stopped beating: that one is watched until it
         beats again or its expiry is over.
         """
-        program = self._durable_prepare()
-        attachments = await self._durable_engine().recover(program)
+        parent = executing()
+        program = self._durable_prepare(parent)
+        attachments = await self._durable_engine(parent).recover(program)
         return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]
 
     def _durable_run_with(
         self,
+        parent: Execution | None,
         engine: Engine,
         program: WorkflowProgram,
         ctx: Context[Any],
@@ -347,13 +353,14 @@ class Workflow:
         else:
             event = self._durable_start_event(start_event, arguments)
             passed = _passed(program, event, start_event, arguments)
-        attachment = self._durable_start(engine, program, run_id, event, passed, beginning, stepwise)
+        attachment = self._durable_start(parent, engine, program, run_id, event, passed, beginning, stepwise)
         if beginning is not None or face.is_running:
             face.belong_to(attachment)
         return WorkflowHandler(attachment, program.table.state_class, ctx)
 
     def _durable_start(
         self,
+        parent: Execution | None,
         engine: Engine,
         program: WorkflowProgram,
         run_id: str | None,
@@ -362,23 +369,24 @@ class Workflow:
         beginning: Beginning | None,
         stepwise: bool,
     ) -> Attachment:
-        """Start a run, as a child within a step."""
-        execution = executing()
-        if execution is not None:
-            attachment: Attachment = start_child(execution, engine, program, run_id, event, arguments, beginning)
+        """Start a run, as a child of the step in which this is called."""
+        if parent is not None:
+            attachment: Attachment = start_child(parent, engine, program, run_id, event, arguments, beginning)
             attachment.stepwise = stepwise
         else:
             attachment = engine.start(program, run_id, event, arguments, beginning, stepwise=stepwise)
         self._durable_runs(engine).add(attachment)
         return attachment
 
-    def _durable_program_now(self) -> WorkflowProgram:
-        """Return the program of the steps as they are now, whether they fit together or not."""
+    def _durable_program_now(self, parent: Execution | None = None) -> WorkflowProgram:
+        """Return the program of the steps as they are now, whether they fit together or not.
+
+        Its journal is that of `parent`, the step in which this is called, if the workflow has none of its own.
+        """
         settings, program = _settings(self), self._durable_program
         table = step_table(type(self))
         journal = settings.journal
-        parent = executing() if journal is None and current_execution.get() is not None else None
-        if parent is not None:
+        if parent is not None and journal is None:
             journal = cast("WorkflowProgram", parent.run.program).journal
         if program is None or program.table is not table or program.journal is not journal:
             program = self._durable_program = _program(self, settings, journal)
@@ -393,11 +401,10 @@ class Workflow:
             runs = self._durable_by_engine[engine] = InstanceRuns(self, engine)
         return runs
 
-    def _durable_engine(self) -> Engine:
+    def _durable_engine(self, parent: Execution | None = None) -> Engine:
         """Return the running loop's engine for this workflow's journal; without one for that of the parent's step."""
         own = _settings(self).journal
-        parent = executing() if own is None else None
-        if parent is not None:
+        if parent is not None and own is None:
             return engine_of(parent)
         journal = _journal(own)
         options = EngineSettings(
@@ -408,13 +415,15 @@ class Workflow:
         )
         return engine_for(journal.settings, options)
 
-    def _durable_prepare(self, validate_resource_configs: bool = True) -> WorkflowProgram:
+    def _durable_prepare(
+        self, parent: Execution | None = None, validate_resource_configs: bool = True
+    ) -> WorkflowProgram:
         """Return the program for a new run: that of the steps as they are now, checked once.
 
         Raises WorkflowValidationError with every problem of the graph, if a service or the file of a resource is
         missing, or if `super().__init__()` was not called.
         """
-        settings, program = _settings(self), self._durable_program_now()
+        settings, program = _settings(self), self._durable_program_now(parent)
         table = program.table
         if settings.checked and self._durable_checked is not table:
             problems = find_problems(table.nodes(), table.start_event_class, settings.skip_graph_checks)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pydantic import BaseModel
 
 from ..engine.beginning import Beginning
+from ..engine.children import executing
 from ..engine.current import current_execution
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
@@ -66,7 +67,7 @@ class Context(Generic[StateT]):
             raise WorkflowRuntimeError(
                 f"Context takes an instance of a Workflow, not {workflow!r}; inside a step use the one that it is given"
             )
-        program = workflow._durable_program_now()
+        program = workflow._durable_program_now(executing())
         if previous_context is None:
             beginning = Beginning.of(program, {})
         else:
