@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
+from deadlines import limit
 
 from durable_flow import Journal
 
 HERE = Path(__file__).parent
-# Generous: it only matters when something hangs.
-DEADLINE_SECONDS = 40
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every asynchronous test of this folder a deadline."""
-    for item in items:
-        if HERE in item.path.parents and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _with_deadline(item.obj)
-
-
-def _with_deadline(test: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(test)
-    async def limited(*args: Any, **kwargs: Any) -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await test(*args, **kwargs)
-
-    return limited
+    limit((item for item in items if HERE in item.path.parents), seconds=40)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from deadlines import limit
 from postgres import PostgresServer, new_database, new_folder
 
 from durable_flow.journal.migrate import upgrade_url
@@ -18,25 +16,10 @@ from durable_flow.journal.postgres import PostgresStore
 
 from .proxy import Proxy
 
-# Generous: it only matters when something hangs.
-DEADLINE_SECONDS = 60
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every asynchronous test of Postgres a deadline."""
-    for item in items:
-        ours = item.path.match("faults/test_postgres_*.py")
-        if ours and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-            item.obj = _with_deadline(item.obj)
-
-
-def _with_deadline(test: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(test)
-    async def limited(*args: Any, **kwargs: Any) -> None:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await test(*args, **kwargs)
-
-    return limited
+    limit((item for item in items if item.path.match("faults/test_postgres_*.py")), seconds=60)
 
 
 @pytest.fixture(scope="session")
