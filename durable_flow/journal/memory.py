@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, islice
 from typing import Any
 from uuid import uuid4
@@ -18,6 +18,7 @@ from .protocol import (
     FINAL_STATUSES,
     Append,
     Claim,
+    Heard,
     MessageRow,
     NewMessage,
     NewRun,
@@ -280,7 +281,7 @@ class MemoryStore:
         if not any(run.owner == worker.id and run.finished_at is None for run in self._runs.values()):
             self._workers.pop(worker.id, None)
 
-    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+    def listen(self, heard: Heard) -> Callable[[], None]:
         """Hear nothing: nobody else writes to this store."""
         return lambda: None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Select, text
@@ -21,7 +21,7 @@ from .postgres_errors import unavailable
 from .postgres_signals import Signals
 from .postgres_trouble import Trouble, hide_values, said, trouble
 from .postgres_writer import PostgresWriter
-from .protocol import NewMessage, WorkerId
+from .protocol import Heard, NewMessage, WorkerId
 from .shielded import begin, is_last_try, shielded
 from .store import SqlStore
 from .url import masked, postgres_dsn
@@ -161,7 +161,7 @@ class PostgresStore(SqlStore[PostgresWriter]):
 
         return beats.run(work, seconds=_BEAT_SECONDS)
 
-    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+    def listen(self, heard: Heard) -> Callable[[], None]:
         """Hear of what other processes and loops write, see JournalStore."""
         self._check_open()
         assert self._signals is not None

@@ -8,16 +8,14 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from ..errors import DurableFlowError
 from . import sql
 from .calls import Call
+from .postgres_connections import Connect
 from .postgres_trouble import NotDone, Trouble, trouble
-
-Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
 def engine_on(connect: Connect, *, size: int, wait_seconds: float) -> AsyncEngine:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl, urlsplit
 
 import asyncpg
+
+# What makes a connection, each time it is called.
+Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 _CONNECT_SECONDS = 10.0
 # How long a statement may take before its connection is given up.

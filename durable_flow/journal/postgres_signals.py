@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import asyncpg
 
 from ..logs import fields
 from . import shielded
+from .postgres_connections import Connect
 from .postgres_trouble import said
+from .protocol import Heard
 
 logger = logging.getLogger("durable_flow")
 
@@ -25,8 +27,6 @@ _SECONDS = 10.0
 # To lose a hint in a power cut costs nothing, and to keep it an fsync.
 _HASTY = "SELECT set_config('synchronous_commit', 'off', false)"
 
-Heard = Callable[[Collection[int] | None], None]
-
 
 class Signals:
     """Tells other processes which runs have changed, outside of the transactions that changed them, and hears them.
@@ -34,7 +34,7 @@ class Signals:
     It has a connection of its own, made when it is first needed. A hint that cannot be sent is dropped.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]):
+    def __init__(self, connect: Connect):
         self._connect = connect
         self._heard: list[Heard] = []
         self._untold: set[int] = set()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from ..errors import DurableFlowError, JournalError, JournalUnavailableError
 from . import shielded
+from .postgres_connections import Connect
 from .postgres_errors import unavailable
 from .postgres_rows import rows_of
 from .postgres_sql import batch_statement
@@ -66,7 +67,7 @@ class PostgresWriter:
     def __init__(
         self,
         url: str,
-        connect: Callable[[], Awaitable[asyncpg.Connection]],
+        connect: Connect,
         *,
         tell: Callable[[Iterable[int]], None],
         seal: Seal | None = None,

@@ -12,6 +12,9 @@ from ..state import NEEDS_ATTENTION
 
 FINAL_STATUSES = frozenset({"completed", "failed", "timed_out", "cancelled", "terminated"})
 
+# What is called with the keys of runs that others have written to; None: any may be among them.
+Heard = Callable[[Collection[int] | None], None]
+
 
 def is_at_rest(status: str) -> bool:
     """Tell whether a run of this status goes on only if somebody asks for it: its owner leaves it without a trace."""
@@ -257,7 +260,7 @@ class JournalStore(Protocol):
     async def forget(self, worker: WorkerId) -> None:
         """Delete the row of a worker that is gone, unless an unfinished run still names it as its owner."""
 
-    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+    def listen(self, heard: Heard) -> Callable[[], None]:
         """Call `heard` in this loop soon after others have written something that concerns runs: with their keys, or
         None for "look at all".
 

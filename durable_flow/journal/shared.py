@@ -11,10 +11,9 @@ from itertools import count
 from weakref import WeakKeyDictionary
 
 from ..serializers.base import MAX_PAYLOAD_BYTES
-from .protocol import JournalStore
+from .protocol import Heard, JournalStore
 from .url import canonical_url, masked, open_store
 
-Heard = Callable[[Collection[int] | None], None]
 # For so long a store is listened to when nobody wants to hear any more: to begin anew costs more.
 QUIET_SECONDS = 5.0
 

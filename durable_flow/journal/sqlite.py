@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,7 +26,7 @@ from ..serializers.base import MAX_PAYLOAD_BYTES
 from . import calls
 from .files import OpenedFile, connect, unavailable
 from .migrate import prepare
-from .protocol import WorkerId
+from .protocol import Heard, WorkerId
 from .shielded import shielded
 from .store import SqlStore
 from .units import CallUnit
@@ -66,7 +66,7 @@ class SqliteStore(SqlStore[Writer]):
         self.path = sqlite_path(url)
         self.url = f"sqlite:///{self.path}"
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._listeners: list[Callable[[Collection[int] | None], None]] = []
+        self._listeners: list[Heard] = []
         self._next_look: asyncio.Handle | None = None
 
     async def open(self) -> None:
@@ -172,7 +172,7 @@ class SqliteStore(SqlStore[Writer]):
             if stop is not None:
                 stop()
 
-    def listen(self, heard: Callable[[Collection[int] | None], None]) -> Callable[[], None]:
+    def listen(self, heard: Heard) -> Callable[[], None]:
         """Call `heard(None)` in this loop soon after another connection has committed. Returns what ends it."""
         self._check_writer()
         self._listeners.append(heard)
