@@ -64,29 +64,18 @@ class SharedStore:
     @contextmanager
     def reading(self, run: int, wake: Callable[[], None]) -> Iterator[None]:
         """Call `wake` when the run may have published something, here or elsewhere, within the block."""
-        self._readers.setdefault(run, set()).add(wake)
-        self._listen()
         try:
-            yield
+            with _among(self._readers, run, wake):
+                self._listen()
+                yield
         finally:
-            readers = self._readers[run]
-            readers.discard(wake)
-            if not readers:
-                del self._readers[run]
             self._rest_if_unheard()
 
     @contextmanager
     def following(self, run: int, wake: Callable[[], None]) -> Iterator[None]:
         """Call `wake` when something may have been appended to the run's journal, within the block."""
-        self.followers.setdefault(run, set()).add(wake)
-        try:
-            with self.reading(run, wake):
-                yield
-        finally:
-            followers = self.followers[run]
-            followers.discard(wake)
-            if not followers:
-                del self.followers[run]
+        with _among(self.followers, run, wake), self.reading(run, wake):
+            yield
 
     def hear(self, runs: Collection[int] | None) -> None:
         """Tell of runs that somebody has written to or sent to; None: it may be any of them."""
@@ -119,6 +108,18 @@ class SharedStore:
         if self._end_listening is not None:
             self._end_listening()
             self._end_listening = None
+
+
+@contextmanager
+def _among(wakes: dict[int, set[Callable[[], None]]], run: int, wake: Callable[[], None]) -> Iterator[None]:
+    """Keep `wake` among those of a run within the block."""
+    wakes.setdefault(run, set()).add(wake)
+    try:
+        yield
+    finally:
+        wakes[run].discard(wake)
+        if not wakes[run]:
+            del wakes[run]
 
 
 _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StoreSettings, SharedStore]] = WeakKeyDictionary()
