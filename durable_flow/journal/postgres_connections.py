@@ -90,3 +90,29 @@ class Connections:
         for connection in tuple(self._made):
             if not connection.is_closed():
                 connection.terminate()
+
+
+class Line:
+    """One connection, made when it is first needed, and again when it was lost or dropped.
+
+    On each new one the statement `first` is run, if there is one.
+    """
+
+    def __init__(self, connect: Connect, *, first: str | None = None):
+        self._connect = connect
+        self._first = first
+        self._connection: asyncpg.Connection | None = None
+
+    async def ready(self) -> asyncpg.Connection:
+        """Return the connection. Raises what making it raises; drop it then."""
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+            if self._first is not None:
+                await self._connection.execute(self._first, timeout=_CONNECT_SECONDS)
+        return self._connection
+
+    def drop(self) -> None:
+        """End the connection, at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()

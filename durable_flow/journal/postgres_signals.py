@@ -7,11 +7,9 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-import asyncpg
-
 from ..logs import fields
 from . import shielded
-from .postgres_connections import Connect
+from .postgres_connections import Connect, Line
 from .postgres_trouble import said
 from .protocol import Heard
 
@@ -35,10 +33,9 @@ class Signals:
     """
 
     def __init__(self, connect: Connect):
-        self._connect = connect
+        self._line = Line(connect, first=_HASTY)
         self._heard: list[Heard] = []
         self._untold: set[int] = set()
-        self._connection: asyncpg.Connection | None = None
         self._busy = asyncio.Lock()
         self._telling: asyncio.Future[None] | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -70,8 +67,7 @@ class Signals:
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.wait({self._listening})
-        if self._connection is not None:
-            self._connection.terminate()
+        self._line.drop()
 
     async def _tell(self) -> None:
         try:
@@ -79,13 +75,13 @@ class Signals:
                 runs, self._untold = self._untold, set()
                 payload = ",".join(map(str, runs)) if len(runs) <= _MAX_RUNS else ""
                 async with self._busy:
-                    connection = await self._connected()
+                    connection = await self._line.ready()
                     await connection.fetch("SELECT pg_notify($1, $2)", CHANNEL, payload, timeout=_SECONDS)
                 if not self._closed:
                     await asyncio.sleep(_TOGETHER_SECONDS)
         except Exception as exc:
             logger.debug("hints were not sent: %s", said(exc), extra=fields("hints_lost"))
-            self._drop()
+            self._line.drop()
         finally:
             self._telling = None
 
@@ -95,7 +91,7 @@ class Signals:
             lost.clear()
             try:
                 async with self._busy:
-                    connection = await self._connected()
+                    connection = await self._line.ready()
                     connection.add_termination_listener(lambda _: lost.set())
                     await connection.add_listener(CHANNEL, self._notified)
                 # Whatever was told before this moment was not heard.
@@ -103,19 +99,8 @@ class Signals:
                 await lost.wait()
             except Exception as exc:
                 logger.debug("hints cannot be heard: %s", said(exc), extra=fields("hints_lost"))
-                self._drop()
+                self._line.drop()
             await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _connected(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connect()
-            await self._connection.execute(_HASTY, timeout=_SECONDS)
-        return self._connection
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         if pid == connection.get_server_pid():

@@ -11,7 +11,7 @@ import asyncpg
 
 from ..errors import DurableFlowError, JournalError, JournalUnavailableError
 from . import shielded
-from .postgres_connections import Connect
+from .postgres_connections import Connect, Line
 from .postgres_errors import unavailable
 from .postgres_rows import rows_of
 from .postgres_sql import batch_statement
@@ -74,8 +74,7 @@ class PostgresWriter:
         deadline_seconds: float = 30.0,
     ):
         self._url = url
-        self._connect = connect
-        self._connection: asyncpg.Connection | None = None
+        self._line = Line(connect)
         self._tell_others = tell
         self._seal = seal
         self._deadline_seconds = deadline_seconds
@@ -113,23 +112,13 @@ class PostgresWriter:
         self._closed = True
         if self._draining is not None:
             await asyncio.wait({self._draining})
-        self._drop()
-
-    async def _ready(self) -> asyncpg.Connection:
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await self._connect()
-        return self._connection
-
-    def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
+        self._line.drop()
 
     async def _drain(self) -> None:
         try:
             while self._jobs or self._alone:
                 try:
-                    connection = await self._ready()
+                    connection = await self._line.ready()
                 except Exception as exc:
                     self._not_connected(exc)
                     await asyncio.sleep(_PAUSE_SECONDS)
@@ -329,7 +318,7 @@ class PostgresWriter:
         hide_values(exc)
         found = trouble(exc)
         if found in (Trouble.DOUBT, Trouble.RECONNECT):
-            self._drop()
+            self._line.drop()
         one = may_be_of_one(exc)
         if one and len(jobs) > 1 and found in (Trouble.DATA, Trouble.LASTING):
             self._alone += jobs
