@@ -23,6 +23,11 @@ def defaults_of(cls: type[BaseModel]) -> dict[str, Any]:
     return iter_fields(new_state(cls))
 
 
+def may_have(cls: type[BaseModel], key: str) -> bool:
+    """Tell whether a state of this class has such a field, or may have one."""
+    return key in cls.model_fields or cls.model_config.get("extra") == "allow"
+
+
 def iter_fields(state: BaseModel) -> dict[str, Any]:
     """Return a model's fields and extra data by name; cached properties are neither."""
     fields = type(state).model_fields

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, DeserializationError, WorkflowRuntimeError
-from .paths import child_of, iter_fields, nested, new_state, parts_of, put_below, put_field
+from .paths import child_of, iter_fields, may_have, nested, new_state, parts_of, put_below, put_field
 
 if TYPE_CHECKING:
     from ..serializers import Serializer
@@ -139,7 +139,7 @@ class InMemoryStateStore(Generic[StateT]):
         async with self._writing():
             head, *rest = parts_of(path)
             cls = type(self._state)
-            if head not in cls.model_fields and cls.model_config.get("extra") != "allow":
+            if not may_have(cls, head):
                 raise ValueError(f"{cls.__name__} has no field {head!r}")
             place = iter_fields(self._state).get(head, MISSING)
             if not rest or place is MISSING:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ..engine.live import MISSING
 from ..errors import WorkflowRuntimeError
 from .face import Face
-from .paths import child_of, defaults_of, iter_fields, nested, new_state, parts_of, put_below, put_field
+from .paths import child_of, defaults_of, iter_fields, may_have, nested, new_state, parts_of, put_below, put_field
 from .state_store import DictState
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ class ContextStore(Generic[StateT]):
             self._face.write(head, self._face.read(head))
 
     def _check_field(self, key: str) -> None:
-        if self._state_class is not None and key not in self._state_class.model_fields:
-            extra = self._state_class.model_config.get("extra")
-            if extra != "allow":
-                raise ValueError(f"{self._state_class.__name__} has no field {key!r} (run {self._run.run_id})")
+        cls = self._state_class
+        if cls is not None and not may_have(cls, key):
+            raise ValueError(f"{cls.__name__} has no field {key!r} (run {self._run.run_id})")
 
     async def get_state(self) -> StateT:
         """Return a copy of the whole state."""
@@ -129,7 +128,7 @@ class ContextStore(Generic[StateT]):
     def _holds(self, key: str) -> bool:
         """Tell whether the key is part of the state as a whole; beside a typed one there may be keys of `ctx.data`."""
         cls = self._state_class
-        return cls is None or key in cls.model_fields or cls.model_config.get("extra") == "allow"
+        return cls is None or may_have(cls, key)
 
     async def clear(self) -> None:
         """Set every field to its default, or empty an untyped state."""
