@@ -304,7 +304,7 @@ class Workflow:
         """
         parent = executing()
         program = self._durable_prepare(parent)
-        attachment = await self._durable_engine(parent).resume(program, require_run_id(run_id))
+        attachment = await self._durable_engine(parent).continuing.resume(program, require_run_id(run_id))
         return WorkflowHandler(attachment, program.table.state_class)
 
     async def retry(self, run_id: str) -> WorkflowHandler:
@@ -314,7 +314,7 @@ class Workflow:
         """
         parent = executing()
         program = self._durable_prepare(parent)
-        attachment = await self._durable_engine(parent).retry(program, require_run_id(run_id))
+        attachment = await self._durable_engine(parent).continuing.retry(program, require_run_id(run_id))
         return WorkflowHandler(attachment, program.table.state_class)
 
     async def recover(self) -> list[WorkflowHandler]:
@@ -325,7 +325,7 @@ class Workflow:
         """
         parent = executing()
         program = self._durable_prepare(parent)
-        attachments = await self._durable_engine(parent).recover(program)
+        attachments = await self._durable_engine(parent).continuing.recover(program)
         return [WorkflowHandler(attachment, program.table.state_class) for attachment in attachments]
 
     def _durable_run_with(
@@ -374,7 +374,7 @@ class Workflow:
             attachment: Attachment = start_child(parent, engine, program, run_id, event, arguments, beginning)
             attachment.stepwise = stepwise
         else:
-            attachment = engine.start(program, run_id, event, arguments, beginning, stepwise=stepwise)
+            attachment = engine.starting.start(program, run_id, event, arguments, beginning, stepwise=stepwise)
         self._durable_runs(engine).add(attachment)
         return attachment
 

@@ -24,6 +24,7 @@ from .execution import Execution, PlannedChild
 from .outcome import Outcome
 from .routing import named_wait
 from .run import GivenUp
+from .starting import start_request
 
 if TYPE_CHECKING:
     from .beginning import Beginning
@@ -181,7 +182,7 @@ class ChildAttachment(Attachment):
         self.seq = planned.seq or _started_at(execution, planned)
         parent.children.hold(self)
         self.notify()
-        await self.engine.begin(self, event, start, known=True)
+        await self.engine.starting.begin(self, event, start, known=True)
         if not parent.closed:
             parent.children.follow(self)
 
@@ -262,7 +263,7 @@ def start_child(
             f"step {execution.step!r} of run {parent.run_id} starts a run that goes on from a saved context; start it "
             "outside of a step"
         )
-    start = engine.start_request(program, event, arguments, above, beginning)
+    start = start_request(program, event, arguments, above, beginning)
     planned = execution.start_child(program, run_id, arguments)
     attachment = ChildAttachment(engine, program, planned.run_id, parent, independent=run_id is not None)
     attachment.beginning = beginning

@@ -163,7 +163,7 @@ async def test_many_runs_leave_the_engine_as_it_was(memory: Journal) -> None:
 def engine_tables(flow: Workflow) -> list[str]:
     """Return the names of what the engine still keeps by run."""
     engine = flow._durable_engine()
-    names = ("runs", "taking", "sending", "_attachments", "_watcher", "_starting", "_suspended")
+    names = ("runs", "taking", "sending", "_attachments", "_watcher", "starting", "_suspended")
     return [name for name in names if getattr(engine, name)]
 
 
