@@ -14,9 +14,11 @@ from ..events import Event, HumanResponseEvent, InternalDispatchEvent
 from ..journal.deputies import OF, deputy
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
+from .host import GivenUp
 from .internal import Listener
 from .outcome import Outcome
-from .run import NOTHING, GivenUp
+from .run import NOTHING
+from .waiting import wake_all
 
 if TYPE_CHECKING:
     from ..state import RunState
@@ -118,9 +120,7 @@ class Attachment:
         """Wake everybody who waits for a change."""
         self._changes += 1
         changed, self._changed = self._changed, []
-        for future in changed:
-            if not future.done():
-                future.set_result(None)
+        wake_all(changed)
 
     # -- What callers do -----------------------------------------------------------------------------------------------
 

@@ -21,10 +21,11 @@ from ..state import CANCELLED, NEEDS_ATTENTION, Child
 from .attachment import Attachment
 from .current import current_execution
 from .execution import Execution, PlannedChild
+from .host import GivenUp
 from .outcome import Outcome
 from .routing import named_wait
-from .run import GivenUp
 from .starting import start_request
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .beginning import Beginning
@@ -55,7 +56,7 @@ class Children:
         self._run = run
         self._held: dict[int, list[ChildAttachment]] = {}
         self._followed: dict[int, asyncio.Task[None]] = {}
-        self._ends: dict[int, list[asyncio.Future[None]]] = {}
+        self._ends: Waiting[int] = Waiting(run.loop)
 
     @property
     def unfinished(self) -> bool:
@@ -111,16 +112,12 @@ class Children:
 
     def end_of(self, seq: int) -> asyncio.Future[None]:
         """Return a future that ends when the child's end is durable, or raises why it cannot be known."""
-        future: asyncio.Future[None] = self._run.loop.create_future()
-        self._ends.setdefault(seq, []).append(future)
-        return future
+        return self._ends.future(seq)
 
     def ended(self, seq: int) -> None:
         """The child's end is durable."""
         self._held.pop(seq, None)
-        for future in self._ends.pop(seq, ()):
-            if not future.done():
-                future.set_result(None)
+        self._ends.wake(seq)
 
     def failed(self, seq: int, error: BaseException) -> None:
         """The child could not be started, or cannot be reached."""
@@ -128,16 +125,13 @@ class Children:
         if isinstance(error, NeedsAttentionError) and child is not None:
             self._needs_attention(child, error)
             return
-        for future in self._ends.pop(seq, ()):
-            if not future.done():
-                future.set_exception(error)
+        self._ends.fail(seq, error)
 
     def forget(self, seq: int) -> None:
         """Follow a child no longer; whoever waits for it is cancelled."""
         if seq in self._followed:
             self._followed[seq].cancel()
-        for future in self._ends.pop(seq, ()):
-            future.cancel()
+        self._ends.cancel(seq)
 
     def close(self) -> dict[int, list[ChildAttachment]]:
         """Follow no child any more; return what holds those that have not ended."""

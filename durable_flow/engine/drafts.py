@@ -15,6 +15,18 @@ class Reader(Protocol):
     reads_all: bool
 
 
+_OUTSIDE = TaskId(0, "")
+
+
+class _OutsideReader:
+    """A handler's context, as a reader of one key."""
+
+    reads_all = False
+
+    def __init__(self, key: str):
+        self.keys = {key}
+
+
 class Draft(NamedTuple):
     """A fact of `task`. `key` is what it changes for others: a context key or a buffer; None: it only belongs to it."""
 
@@ -68,3 +80,7 @@ class Drafts:
         carried = [at < upto.get(d.task, 0) for at, d in enumerate(drafts)]
         self._drafts = [d for d, gone in zip(drafts, carried, strict=True) if not gone]
         return tuple(d.fact for d, taken in zip(drafts, carried, strict=True) if taken)
+
+    def take_for(self, key: str, readers: Mapping[TaskId, Reader]) -> tuple[Fact, ...]:
+        """Take what a write of this key from outside rests on."""
+        return self.take(_OUTSIDE, {**readers, _OUTSIDE: _OutsideReader(key)})

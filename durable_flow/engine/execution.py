@@ -146,7 +146,7 @@ class Execution(StepOutput):
         if timer.fired_at and timer.fired_at <= self.run.durable_seq:
             await self._replay.in_turn(timer.fired_at)
             return
-        await self._suspend(self.run.sleeper(timer.seq))
+        await self._suspend(self.run.waiting.future(timer.seq))
         await self._after_replay(timer.fired_at)
 
     async def wait_for(
@@ -194,7 +194,7 @@ class Execution(StepOutput):
         if wait.settled_at and wait.settled_at <= self.run.durable_seq:
             await self._replay.in_turn(wait.settled_at)
         else:
-            await self._suspend(self.run.waiter(wait_id))
+            await self._suspend(self.run.waiting.future(wait_id))
             await self._after_replay(wait.settled_at)
         if wait.timed_out:
             raise TimeoutError(

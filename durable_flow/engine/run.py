@@ -7,13 +7,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from ..commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from ..decide import decide
 from ..due import Limits, due
 from ..errors import (
-    DeserializationError,
     DurableFlowError,
     RunFenced,
     RunFinishedError,
@@ -26,52 +25,40 @@ from ..incoming import (
     CameToRest,
     CancelRequested,
     EffectsCommitted,
-    EventReceived,
     Incoming,
-    StepRaised,
-    StepReturned,
-    TimeIsUp,
-    TimerDue,
-    WaitDue,
 )
 from ..joins import due_joins
-from ..journal.protocol import Append, Claim, JournalStore, MessageRow, RunUpdate, StreamRow
+from ..journal.protocol import Append, Claim, JournalStore, MessageRow
 from ..logs import fields, said
 from ..records import (
-    ChildEnded,
     EncodedEvent,
-    EventEmitted,
     Fact,
     Place,
     Record,
-    StepCompleted,
-    StepDiverged,
-    StepFailed,
-    StreamPublished,
-    StreamReset,
     TaskId,
-    TimerFired,
-    WaitAnswered,
-    WaitClosed,
-    WaitTimedOut,
 )
-from ..serializers.json import JsonSerializer
-from ..state import COMPLETED, FAILED, RUNNING, RunState, Task
+from ..state import COMPLETED, FAILED, RunState, Task
+from .acting import carry_out, publish
 from .answers import Answers
 from .attempt import make_attempt
 from .claims import SUSPICIOUS_CLAIMS
 from .clock import MICROSECONDS, Clock
-from .collecting import incomplete_sets, joins_of_sent, warn_if_ignored
 from .current import outside_of_steps
 from .drafts import Drafts
 from .execution import Execution
+from .host import GivenUp, Host
 from .internal import Internals, Listener
 from .live import ContextLocks, LiveContext
 from .outcome import Outcome
+from .preparing import prepared
 from .program import Program
-from .routing import named_wait, route
+from .reasons import why_crashing
+from .receiving import from_caller, from_message
+from .routing import named_wait
+from .standing import row_update, standing_of
 from .step_output import Collected
 from .stream import StreamTail
+from .waiting import Waiting
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -84,32 +71,8 @@ logger = logging.getLogger("durable_flow")
 MAX_IDLE_CLAIMS = 5
 
 Reply = asyncio.Future[None]
-OUTSIDE = TaskId(0, "")
 # Each call of frozenset() makes an object, and nearly every run would have some of them.
 NOTHING: frozenset[Any] = frozenset()
-
-
-class GivenUp(DurableFlowError):
-    """What came to a run when this process had dropped it. Nothing of it was recorded."""
-
-
-class Host(Protocol):
-    """What a run asks of the engine that owns it."""
-
-    def run_ended(self, run: Run) -> None:
-        """The run has an outcome and holds nothing any more."""
-
-    def run_dropped(self, run: Run, error: BaseException | None) -> None:
-        """The run stopped in this process without an outcome; it stays recoverable."""
-
-    def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
-        """A step of a run with children has completed with this attempt."""
-
-    def step_suspended(self, run: Run) -> None:
-        """One more step of the run waits in memory."""
-
-    def step_resumed(self, run: Run) -> None:
-        """One less."""
 
 
 class Run(ContextLocks):
@@ -149,8 +112,8 @@ class Run(ContextLocks):
         self.observers = program.observers
         self.followers: Mapping[int, Collection[Callable[[], None]]] = {}
         self.internals: Internals | None = None
-        # What the run's row says, as far as it is durable: status and wake_at.
-        self.standing = (state.status, None if state.status == RUNNING else state.wake_at)
+        # What the run's row says, as far as it is durable.
+        self.standing = standing_of(state)
         # Numbered as the state numbers what it holds: behind the records of the runs that this one goes on from.
         self.durable_seq = state.offset + state.seq
         # The live objects by which the run ended in this process.
@@ -176,8 +139,6 @@ class Run(ContextLocks):
         self._idle: asyncio.TimerHandle | None = None
         self._status = self.standing
         self._live_events: dict[int, tuple[EncodedEvent, Event]] = {}
-        self._waiters: dict[str, list[asyncio.Future[Any]]] = {}
-        self._timers: dict[int, list[asyncio.Future[Any]]] = {}
         self._diverged: set[tuple[TaskId, Place]] = set()
         self._messages: set[int] = set()
         # The runs that its steps have started, once one has.
@@ -189,19 +150,19 @@ class Run(ContextLocks):
         self.places: frozenset[Places] = NOTHING
         # What was published up to here, others than this engine have published.
         self.position_before = state.position
-        self._answers = Answers(self.run_id, state, program)
+        self.answers = Answers(self.run_id, state, program)
+
+    @cached_property
+    def waiting(self) -> Waiting[str | int]:
+        """The steps that wait: for what becomes of a wait, by its id, or for a timer, by its seq."""
+        return Waiting(self.loop)
 
     # -- In ------------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start what is due; called once, after the run was created or claimed."""
         if self.state.claims > MAX_IDLE_CLAIMS and not self.state.ended and not self.state.attention:
-            self.accept(
-                AttentionNeeded(
-                    f"run {self.run_id} was taken up {self.state.claims} times and every time its process ended before "
-                    f"anything was recorded. Look for what kills it, then flow.resume({self.run_id!r})"
-                )
-            )
+            self.accept(AttentionNeeded(why_crashing(self.run_id, self.state.claims)))
         elif self._inbox or self.state.ripe or self.state.idle:
             self._turn_soon()  # what waited for the run comes first; it acts when that is durable
         else:
@@ -231,25 +192,20 @@ class Run(ContextLocks):
 
     def receive(self, event: Event, step: str | None = None, wait_id: str | None = None) -> Reply:
         """Take an event from outside; the reply ends when it is durable. Raises what makes it unacceptable."""
-        targets = route(self.program, self.run_id, event, step)
-        joins = joins_of_sent(self.program, event, step) if self.program.has_joins else ()
-        encoded = self.program.codec.encode_event(event)
         wait_id = wait_id or named_wait(event)
+        incoming = from_caller(self.program, self.run_id, event, step, wait_id)
         if self.state.ended:
             raise self._finished_error()
-        self._answers.require_open(event, wait_id)
-        reply = self.loop.create_future()
+        self.answers.require_open(event, wait_id)
         if isinstance(event, StopEvent):
             self.stop_event = self.stop_event or event
-            emitted = EventEmitted(encoded, None, 0, None, ())
-            self.accept(EventReceived(emitted, None, encoded), reply)
-        else:
-            self.accept(EventReceived(EventEmitted(encoded, None, 0, None, targets, step, wait_id, joins)), reply)
+        reply = self.loop.create_future()
+        self.accept(incoming, reply)
         return reply
 
     def asks_for(self, event: Event, wait_id: str | None) -> bool:
         """Tell whether an event from outside answers a question of the run that is still open."""
-        return not self.closed and not self.state.ended and self._answers.asks_for(event, wait_id or named_wait(event))
+        return not self.closed and not self.state.ended and self.answers.asks_for(event, wait_id or named_wait(event))
 
     def cancel(self, reason: str) -> Reply:
         """End the run as cancelled."""
@@ -260,31 +216,9 @@ class Run(ContextLocks):
     def take_messages(self, rows: Iterable[MessageRow]) -> None:
         """Take unconsumed messages, each once."""
         for row in rows:
-            if row.id in self._messages:
-                continue
-            self._messages.add(row.id)
-            message = (row.id, row.message_id)
-            if row.kind == "cancel":
-                self.accept(CancelRequested(row.reason or "cancelled by message", (), message))
-                continue
-            assert row.event is not None
-            self.accept(self._message_event(row, row.event, message))
-
-    def _message_event(self, row: MessageRow, encoded: EncodedEvent, message: tuple[int, str | None]) -> EventReceived:
-        """Route a message's event. What cannot be read or routed is journaled all the same, and reaches nobody."""
-        try:
-            if encoded.codec != JsonSerializer.codec:
-                raise DeserializationError(f"messages come in JSON, and this one in {encoded.codec!r}; it is not read")
-            event = self.program.codec.decode_event(encoded)
-            targets = route(self.program, self.run_id, event, row.step)
-            joins = joins_of_sent(self.program, event, row.step) if self.program.has_joins else ()
-            stop = encoded if isinstance(event, StopEvent) else None
-        except DurableFlowError as error:
-            extra = fields("message_unroutable", self.run_id, row.step, row=row.id)
-            logger.error("message %d of run %s reaches no step: %s", row.id, self.run_id, said(error), extra=extra)
-            return EventReceived(EventEmitted(encoded, None, 0, None, (), row.step), message, routable=False)
-        emitted = EventEmitted(encoded, None, 0, None, targets, row.step, row.wait_id, joins)
-        return EventReceived(emitted, message, stop)
+            if row.id not in self._messages:
+                self._messages.add(row.id)
+                self.accept(from_message(self.program, self.run_id, row))
 
     @property
     def is_quiet(self) -> bool:
@@ -313,7 +247,7 @@ class Run(ContextLocks):
         try:
             self._fire_joins(now, records)
             for incoming, reply in inbox:
-                incoming = self._prepared(incoming, reply)
+                incoming = prepared(self, incoming, reply)
                 facts = decide(self.state, incoming)
                 self._apply(facts, now, records)
                 if reply is not None and not reply.done():
@@ -323,7 +257,10 @@ class Run(ContextLocks):
                         reply.set_exception(self._finished_error())
                 self._fire_joins(now, records)
             if records:
-                append = Append(self.claim.run, self.run_id, after, self.claim.epoch, records, self._update())
+                update = row_update(self.state, self._status)
+                if update is not None:
+                    self._status = (update.status, update.wake_at)
+                append = Append(self.claim.run, self.run_id, after, self.claim.epoch, records, update)
                 self._append = self.store.submit(append)
                 self._appending = True
                 self._appended = records
@@ -358,34 +295,6 @@ class Run(ContextLocks):
         while (self.state.ripe or self.state.idle) and (facts := due_joins(self.state)):
             self._apply(facts, now, records)
 
-    def _prepared(self, incoming: Incoming, reply: Reply | None) -> Incoming:
-        """Add what only the live objects know: which wait an event satisfies, and the end's drafts of everybody."""
-        match incoming:
-            case StepReturned() | EffectsCommitted() | StepRaised() if self.state.waits:
-                taken = {fact.wait_id for fact in incoming.drafts if isinstance(fact, WaitClosed)}
-                incoming = incoming._replace(drafts=self._answers.matched(incoming.drafts, taken))
-                if isinstance(incoming, StepReturned):
-                    incoming = incoming._replace(emitted=self._answers.matched(incoming.emitted, taken))
-                return incoming
-            case EventReceived(routable=False):
-                return incoming
-            case EventReceived() if incoming.stop is None:
-                return self._received(incoming, reply)
-            case CancelRequested() | TimeIsUp() | EventReceived():
-                return incoming._replace(drafts=self.everybodys_drafts())
-            case _:
-                return incoming
-
-    def _received(self, incoming: EventReceived, reply: Reply | None) -> EventReceived:
-        emitted, error = self._answers.received(incoming.emitted)
-        if error is None:
-            pass
-        elif reply is not None:
-            reply.set_exception(error)
-        else:
-            logger.warning("%s", said(error), extra=fields("answer_dropped", self.run_id))
-        return incoming._replace(emitted=emitted)
-
     def everybodys_drafts(self) -> tuple[Fact, ...]:
         """Take the drafts of every step, changes in place included: the end of a run carries them all."""
         for execution in self.executions.values():
@@ -398,24 +307,6 @@ class Run(ContextLocks):
                         said(error), extra=fields("change_lost", self.run_id, execution.step, execution.attempt),
                     )  # fmt: skip
         return self.drafts.take_all()
-
-    def _update(self) -> RunUpdate | None:
-        """Return what changes in the run's row: its status, or when a parked run must be woken."""
-        status = self.state.status
-        if status == RUNNING:
-            if self._status[0] == RUNNING:
-                return None
-            self._status = (status, None)
-            return RunUpdate(status)
-        wake_at = self.state.wake_at
-        if (status, wake_at) == self._status:
-            return None
-        self._status = (status, wake_at)
-        error = self.state.attention
-        if self.state.ended and self.state.error is not None:
-            error = f"{self.state.error.type}: {self.state.error.message}"[:500]
-        release = self.state.ended is not None or self.state.attention is not None
-        return RunUpdate(status, wake_at, error, release)
 
     # -- Durable -------------------------------------------------------------------------------------------------------
 
@@ -443,7 +334,7 @@ class Run(ContextLocks):
         self.durable_seq = self.state.offset + records[-1].seq
         replies, self._replies = deque(self._replies), []
         for record in records:
-            self._publish(record)
+            publish(self, record)
             # In the journal's order: in that one a re-run hands recorded outcomes out.
             while replies and replies[0][0] <= record.seq:
                 _end(replies.popleft()[1], None)
@@ -453,55 +344,6 @@ class Run(ContextLocks):
         if self._inbox:
             self._turn_soon()
 
-    def _publish(self, record: Record) -> None:
-        """Tell those who wait in this process what has become durable."""
-        fact = record.fact
-        match fact:
-            case StepCompleted():
-                self._step_ended(fact.task)
-                if self.state.children:
-                    self.host.step_left(self, fact.task, fact.attempt)
-            case StreamPublished():
-                task, step = fact.task if fact.task is not None else (None, None)
-                for position, item in enumerate(fact.items, fact.first):
-                    self.tail.add(StreamRow(position, record.at, step, item, fact.wait_id, None, task))
-            case StreamReset():
-                task, step = fact.task
-                self.tail.add(StreamRow(fact.position, record.at, step, None, None, fact.since, task))
-            case WaitAnswered() | WaitTimedOut() | WaitClosed():
-                for waiter in self._waiters.pop(fact.wait_id, ()):
-                    if not waiter.done():
-                        waiter.set_result(None)
-            case TimerFired():
-                for sleeper in self._timers.pop(fact.timer, ()):
-                    if not sleeper.done():
-                        sleeper.set_result(None)
-            case StepDiverged():
-                logger.warning(
-                    "step %r of run %s ran again after a crash and came to another %s of %r; the recorded one stands",
-                    fact.task.step, self.run_id, fact.kind, fact.name,
-                    extra=fields("step_diverged", self.run_id, fact.task.step, fact.attempt),
-                )  # fmt: skip
-            case StepFailed():
-                self._step_ended(fact.task)
-                retry = "" if fact.retry_at is None else "; it is tried again"
-                if fact.handler is not None:
-                    retry = f"; {fact.handler} takes it"
-                    if self.state.children:
-                        self.host.step_left(self, fact.task, fact.attempt + 1)
-                logger.warning(
-                    "step %r of run %s failed (attempt %d): %s%s",
-                    fact.task.step, self.run_id, fact.attempt, fact.error.type, retry,
-                    extra=fields("step_failed", self.run_id, fact.task.step, fact.attempt),
-                )  # fmt: skip
-            case ChildEnded():
-                if self.children is not None:
-                    self.children.ended(fact.child)
-            case EventEmitted(targets=(), joins=(), answers=None) if self.program.has_joins:
-                warn_if_ignored(self.program, self.run_id, fact)
-            case _:
-                pass  # nobody in this process waits for it
-
     def _act(self) -> None:
         """Carry out what is due."""
         if self.state.ended or self.state.attention:
@@ -509,7 +351,7 @@ class Run(ContextLocks):
             return
         self.acted_at = self.clock.now()
         for command in due(self.state, self.limits, self.acted_at, self.workers.busy, self.running):
-            self._carry_out(command)
+            carry_out(self, command)
         if self.internals is not None:
             self.internals.acted()
         if self.gate is not None:
@@ -518,31 +360,8 @@ class Run(ContextLocks):
             self.accept(CameToRest())
         self._consider_release()
 
-    def _carry_out(self, command: Command) -> None:
-        match command:
-            case RunStep():
-                if self.gate is None or self.gate.lets(command.task):
-                    self._start(self.state.tasks[command.task])
-            case FireTimer():
-                self.accept(TimerDue(command.timer))
-            case ExpireWait():
-                self.accept(WaitDue(command.wait_id))
-            case EndByTimeout():
-                self.accept(TimeIsUp(self._timeout_message()))
-            case ParkAside():
-                steps = ", ".join(repr(step) for step in command.steps)
-                self.accept(
-                    AttentionNeeded(
-                        f"run {self.run_id} has pending work for {steps}, which workflow {self.program.name} no longer "
-                        f"has. Restore the step, then flow.resume({self.run_id!r})"
-                    )
-                )
-            case WakeAt():
-                self._set_alarm(command.at)
-            case _:
-                assert_never(command)
-
-    def _set_alarm(self, at: int) -> None:
+    def set_alarm(self, at: int) -> None:
+        """Ask again what is due at this time at the latest."""
         if self._alarm is not None:
             if self._alarm_at <= at:
                 return  # it rings too early at worst, and is then set again: mostly the time only moves on
@@ -555,22 +374,14 @@ class Run(ContextLocks):
         self._alarm = None
         self._turn_soon()
 
-    def _timeout_message(self) -> str:
-        active = ", ".join(sorted(self.running_steps())) or None
-        message = f"Operation timed out after {self.program.timeout} seconds. "
-        message += f"Currently active steps: {active}" if active else "No steps active"
-        if self.state.unhandled:
-            message += f". Events that no step handled: {', '.join(self.state.unhandled)}"
-        message += incomplete_sets(self.state)
-        return f"{message} (run {self.run_id}; flow.retry({self.run_id!r}) goes on with a new budget)"
-
     def running_steps(self) -> list[str]:
         """Return the names of the steps that are in flight."""
         return [step for step, tasks in self.running.items() if tasks]
 
     # -- Steps ---------------------------------------------------------------------------------------------------------
 
-    def _start(self, task: Task) -> None:
+    def start(self, task: Task) -> None:
+        """Start an attempt of a task."""
         execution = Execution(self, task)
         self.executions[task.id] = execution
         if self.last_errors:
@@ -583,7 +394,7 @@ class Run(ContextLocks):
             self.internals.started(execution)
         execution.worker_task = self.loop.create_task(make_attempt(self, execution, task, event))
 
-    def _step_ended(self, task_id: TaskId) -> None:
+    def step_ended(self, task_id: TaskId) -> None:
         """The attempt's outcome is durable: it is no longer in flight and gives its worker back."""
         execution = self.executions.pop(task_id)
         del self.running[task_id.step][task_id]
@@ -594,7 +405,7 @@ class Run(ContextLocks):
 
     def drafts_on(self, key: str) -> tuple[Fact, ...]:
         """Take what a write of this key from outside rests on."""
-        return self.drafts.take(OUTSIDE, {**self.executions, OUTSIDE: _OutsideReader({key})})
+        return self.drafts.take_for(key, self.executions)
 
     def keep_live(self, encoded: EncodedEvent, event: Event, targets: tuple[str, ...]) -> None:
         """Let a single consumer get the event object itself; the encoding's identity finds it again."""
@@ -637,18 +448,6 @@ class Run(ContextLocks):
         if self.internals is not None:
             self.internals.goes_on(execution, again)
         return again
-
-    def waiter(self, wait_id: str) -> asyncio.Future[Any]:
-        """Return a future that ends when the wait is answered, timed out or closed."""
-        future: asyncio.Future[Any] = self.loop.create_future()
-        self._waiters.setdefault(wait_id, []).append(future)
-        return future
-
-    def sleeper(self, timer: int) -> asyncio.Future[Any]:
-        """Return a future that ends when the timer has fired."""
-        future: asyncio.Future[Any] = self.loop.create_future()
-        self._timers.setdefault(timer, []).append(future)
-        return future
 
     def told(self, records: Sequence[Record]) -> None:
         """Tell observers, and who follows the journal in this loop, that these records are durable."""
@@ -769,15 +568,6 @@ class Run(ContextLocks):
 
     def _finished_error(self) -> RunFinishedError:
         return RunFinishedError(f"run {self.run_id} has ended ({self.state.ended}); nothing can be sent to it any more")
-
-
-class _OutsideReader:
-    """A handler's context, as a reader of one key."""
-
-    reads_all = False
-
-    def __init__(self, keys: set[str]):
-        self.keys = keys
 
 
 def _end(reply: Reply, error: BaseException | None) -> None:

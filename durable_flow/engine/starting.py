@@ -15,13 +15,14 @@ from ..incoming import ImportRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, NewRun, RunUpdate
 from ..logs import fields
 from ..records import EncodedValue, Record
-from ..state import RUNNING, RunState
+from ..state import RunState
 from .attachment import Attachment
 from .clock import new_run_id, new_uid
 from .collecting import joins_of_sent
 from .known import require_arguments, require_beginning, require_row, require_workflow
 from .placing import give_place_back
 from .program import Program
+from .standing import standing_of
 from .stepwise import Gate
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class Starting:
             evolve(state, records[-1])
         new = NewRun(attachment.run_id, start.uid, program.name, program.shape)
         try:
-            wake_at = None if state.status == RUNNING else state.wake_at
-            claim = await self._engine.store.create(new, records, RunUpdate(state.status, wake_at), self._engine.worker)
+            update = RunUpdate(*standing_of(state))
+            claim = await self._engine.store.create(new, records, update, self._engine.worker)
         except WriteOutcomeUnknown:
             self._engine.taking.give_back(new.run_id, new.uid, 1)
             raise
