@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import math
 import os
 import warnings
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from .context.face import require_startable
@@ -19,12 +16,10 @@ from .engine.children import engine_of, executing, start_child
 from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
 from .engine.instance import InstanceRuns
-from .engine.observing import Observers
-from .engine.places import Limit
 from .engine.threads import FromThread
-from .errors import WorkflowRuntimeError, WorkflowValidationError
+from .errors import WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
-from .graph import GRAPH_CHECKS, find_problems, uses_humans
+from .graph import find_problems, uses_humans
 from .handler import WorkflowHandler
 from .injection import Injector
 from .journal.journal import URL_VARIABLE, Journal
@@ -36,7 +31,9 @@ from .serializers.base import MAX_PAYLOAD_BYTES, require_key
 from .serializers.codec import Codec
 from .serializers.json import JsonSerializer
 from .service import ServiceManager
+from .settings import WorkflowSettings, validated
 from .signatures import StepFunction
+from .start_event import passed_to_run, start_event_of
 from .steps import StepTable, add_free_step, step_table
 
 if TYPE_CHECKING:
@@ -46,25 +43,6 @@ if TYPE_CHECKING:
     from .engine.execution import Execution
     from .records import EncodedValue
     from .serializers import Serializer
-
-M = TypeVar("M")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowSettings:
-    """The validated arguments of `Workflow()`."""
-
-    name: str
-    timeout: float | None
-    verbose: bool
-    journal: Journal | str | None
-    serializer: Serializer | None
-    resource_manager: ResourceManager
-    service_manager: ServiceManager
-    observers: Observers | None
-    limit: Limit | None
-    checked: bool
-    skip_graph_checks: frozenset[str]
 
 
 class WorkflowMeta(type):
@@ -127,26 +105,20 @@ class Workflow:
         StopEvent classes, or take unrelated state classes, with all that is wrong with the class;
         WorkflowValidationError for an argument or a step that cannot work.
         """
-        _require_timeout(timeout)
-        _require_concurrency(num_concurrent_runs)
-        if runtime is not None:
-            raise WorkflowValidationError(
-                f"runtime={runtime!r} cannot run this workflow: durable_flow has an engine of its own. Leave it out."
-            )
-        if workflow_name is not None and (not isinstance(workflow_name, str) or not workflow_name):
-            raise WorkflowValidationError(f"workflow_name={workflow_name!r}: it must be a string that is not empty.")
-        self._durable_settings = WorkflowSettings(
-            name=workflow_name or type(self).__qualname__,
+        self._durable_settings = validated(
+            workflow_name=workflow_name,
+            default_name=type(self).__qualname__,
             timeout=timeout,
+            disable_validation=disable_validation,
             verbose=verbose,
-            journal=journal,
+            resource_manager=resource_manager,
+            service_manager=service_manager,
+            num_concurrent_runs=num_concurrent_runs,
+            runtime=runtime,
+            skip_graph_checks=skip_graph_checks,
             serializer=serializer,
-            resource_manager=_manager(ResourceManager, resource_manager, "resource_manager"),
-            service_manager=_manager(ServiceManager, service_manager, "service_manager"),
-            observers=_observers(observers),
-            limit=None if num_concurrent_runs is None else Limit(num_concurrent_runs),
-            checked=not disable_validation,
-            skip_graph_checks=_known_checks(skip_graph_checks),
+            journal=journal,
+            observers=observers,
         )
         self._durable_program = _program(self, self._durable_settings, journal)
 
@@ -241,8 +213,8 @@ class Workflow:
             require_run_id(run_id)
         if ctx is not None:
             return self._durable_run_with(parent, engine, program, ctx, start_event, run_id, kwargs, stepwise)
-        event = self._durable_start_event(start_event, kwargs)
-        passed = _passed(program, event, start_event, kwargs)
+        event = start_event_of(type(self), start_event, kwargs)
+        passed = passed_to_run(program, event, start_event, kwargs)
         attachment = self._durable_start(parent, engine, program, run_id, event, passed, None, stepwise)
         return WorkflowHandler(attachment, program.table.state_class)
 
@@ -351,8 +323,8 @@ class Workflow:
             event: StartEvent | None = None
             passed = program.codec.encode_value({}, "arguments of run()")
         else:
-            event = self._durable_start_event(start_event, arguments)
-            passed = _passed(program, event, start_event, arguments)
+            event = start_event_of(type(self), start_event, arguments)
+            passed = passed_to_run(program, event, start_event, arguments)
         attachment = self._durable_start(parent, engine, program, run_id, event, passed, beginning, stepwise)
         if beginning is not None or face.is_running:
             face.belong_to(attachment)
@@ -439,42 +411,6 @@ class Workflow:
             program.injector.require_services(type(self).__qualname__)
         return program
 
-    def _durable_start_event(self, start_event: StartEvent | None, arguments: Mapping[str, Any]) -> StartEvent:
-        """Return the event that starts a run: the one given, or one made of the keyword arguments of `run`.
-
-        Raises ValueError if the one given is not of the workflow's StartEvent class, WorkflowRuntimeError if the
-        arguments do not make one. Arguments beside a given event are dropped with a warning.
-        """
-        wanted = step_table(type(self)).start_event_class
-        if start_event is None:
-            try:
-                return wanted(**arguments)
-            except Exception as error:
-                names = ", ".join(arguments) or "none"
-                raise WorkflowRuntimeError(
-                    f"workflow {type(self).__qualname__}: the arguments of run() (given: {names}) do not make a "
-                    f"{wanted.__name__}: {error}"
-                ) from error
-        if type(start_event) is not wanted:
-            raise ValueError(
-                f"workflow {type(self).__qualname__} starts with {wanted.__name__}, but start_event is of type "
-                f"{type(start_event).__name__}. Events are routed by their exact class: pass a {wanted.__name__}."
-            )
-        if arguments:
-            warnings.warn(
-                f"run() got start_event and keyword arguments; {', '.join(arguments)} will be dropped",
-                stacklevel=3,
-            )
-        return start_event
-
-
-def _passed(
-    program: WorkflowProgram, event: StartEvent, start_event: StartEvent | None, arguments: Mapping[str, Any]
-) -> EncodedValue:
-    """Return what the caller passed to `run`, encoded: it is compared when the id is used again; defaults are not."""
-    passed = arguments if start_event is None else {name: getattr(event, name) for name in event.model_fields_set}
-    return program.codec.encode_value(dict(sorted(passed.items())), "arguments of run()")
-
 
 @lru_cache(maxsize=64)
 def _journal_at(url: str | None, environment: str | None, folder: str) -> Journal:
@@ -512,54 +448,3 @@ def _program(workflow: Workflow, settings: WorkflowSettings, where: Journal | st
         injector=injector if injector.steps else None, observers=settings.observers,
         limit=settings.limit,
     )  # fmt: skip
-
-
-def _manager(kind: type[M], given: M | None, name: str) -> M:
-    if given is None:
-        return kind()
-    if not isinstance(given, kind):
-        raise WorkflowValidationError(
-            f"{name}={type(given).__name__}: it must be a {kind.__name__}, or None for one of its own."
-        )
-    return given
-
-
-def _observers(observers: Iterable[RunObserver]) -> Observers | None:
-    if not isinstance(observers, Iterable):
-        raise WorkflowValidationError(f"observers={observers!r}: it takes a list, as in observers=[MyObserver()].")
-    found = tuple(observers)
-    for observer in found:
-        method = getattr(observer, "appended", None)
-        if not callable(method) or isinstance(observer, type) or inspect.iscoroutinefunction(method):
-            raise WorkflowValidationError(
-                f"observers=[{observer!r}]: an observer is an object with a plain (not async) method "
-                "appended(run_id, workflow, records)."
-            )
-    return Observers(found) if found else None
-
-
-def _require_timeout(timeout: object) -> None:
-    if timeout is None:
-        return
-    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-    if not number or not math.isfinite(timeout) or timeout < 0:  # type: ignore[arg-type,operator]  # a number here
-        raise WorkflowValidationError(
-            f"timeout={timeout!r}: it must be a finite number of seconds of at least 0, or None for no limit."
-        )
-
-
-def _require_concurrency(value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise WorkflowValidationError(
-            f"num_concurrent_runs={value!r}: it must be a whole number of at least 1, or None for no limit."
-        )
-
-
-def _known_checks(names: Collection[str] | None) -> frozenset[str]:
-    chosen = frozenset((names,) if isinstance(names, str) else names or ())
-    if unknown := chosen - GRAPH_CHECKS:
-        raise WorkflowValidationError(
-            f"skip_graph_checks names {', '.join(sorted(map(str, unknown)))}. "
-            f"The checks are {', '.join(sorted(GRAPH_CHECKS))}."
-        )
-    return chosen

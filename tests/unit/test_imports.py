@@ -25,7 +25,7 @@ FLOORS = {
     4: {
         *("utils", "representation", "context_serializers", "problems"),
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
-        *("program", "signatures", "fan_in", "steps", "types", "injection"),
+        *("program", "settings", "start_event", "signatures", "fan_in", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names
     },
     5: {"cli", "web", "testing", "integrations"},

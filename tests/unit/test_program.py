@@ -12,6 +12,7 @@ from durable_flow.decorators import step
 from durable_flow.errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from durable_flow.events import Event, StartEvent, StopEvent
 from durable_flow.retry_policy import ConstantDelayRetryPolicy
+from durable_flow.start_event import start_event_of
 from durable_flow.workflow import Workflow
 
 
@@ -256,30 +257,30 @@ class Starts(Workflow):
 
 
 def test_arguments_make_the_start_event():
-    assert Starts()._durable_start_event(None, {"n": 3}) == Typed(n=3)
-    plain = Simple()._durable_start_event(None, {"query": "x"})
+    assert start_event_of(Starts, None, {"n": 3}) == Typed(n=3)
+    plain = start_event_of(Simple, None, {"query": "x"})
     assert (type(plain), plain.query) == (StartEvent, "x")
 
 
 def test_arguments_that_do_not_fit():
     with pytest.raises(WorkflowRuntimeError, match=r"(?s)Starts: the arguments of run\(\) \(given: m\).*Typed.*n"):
-        Starts()._durable_start_event(None, {"m": 3})
+        start_event_of(Starts, None, {"m": 3})
     with pytest.raises(WorkflowRuntimeError, match=r"given: none"):
-        Starts()._durable_start_event(None, {})
+        start_event_of(Starts, None, {})
 
 
 def test_a_given_start_event_is_taken_as_it_is():
     event = Typed(n=1)
-    assert Starts()._durable_start_event(event, {}) is event
+    assert start_event_of(Starts, event, {}) is event
 
 
 def test_arguments_beside_a_start_event_are_dropped_with_a_warning():
     event = Typed(n=1)
     with pytest.warns(UserWarning, match="n, more will be dropped"):
-        assert Starts()._durable_start_event(event, {"n": 2, "more": 3}) is event
+        assert start_event_of(Starts, event, {"n": 2, "more": 3}) is event
 
 
 @pytest.mark.parametrize("given", [Work(), {"n": 1}, "x", StartEvent(n=1), MoreTyped(n=1)])
 def test_a_start_event_of_another_class(given):
     with pytest.raises(ValueError, match=rf"Starts starts with Typed.*{type(given).__name__}"):
-        Starts()._durable_start_event(given, {})
+        start_event_of(Starts, given, {})

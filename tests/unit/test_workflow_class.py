@@ -16,6 +16,7 @@ from durable_flow.errors import (
 from durable_flow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from durable_flow.resource import ResourceManager
 from durable_flow.service import ServiceManager
+from durable_flow.start_event import start_event_of
 from durable_flow.workflow import Workflow
 
 
@@ -444,4 +445,4 @@ def test_steps_and_helpers_may_have_the_names_of_the_class():
 
     flow = Flow()
     assert list(program(flow).num_workers) == ["validate", "events", "serializer"]
-    assert flow._durable_start_event(None, {}) == StartEvent()
+    assert start_event_of(Flow, None, {}) == StartEvent()
