@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import ForkServer
 
 from durable_flow import Journal
 
@@ -31,13 +32,20 @@ async def journal(database_url: str) -> AsyncIterator[Journal]:
         yield journal
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """What starts processes quickly."""
+    with closing(ForkServer()) as server:
+        yield server
+
+
 @pytest.fixture
-def alive(database_url: str, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Process]]:
+def alive(database_url: str, tmp_path: Path, forks: ForkServer) -> Callable[..., AbstractAsyncContextManager[Process]]:
     """Start processes on the database: `alive("owner", do="run", hold="file")`."""
 
     def start(who: str, *, prefix: tuple[str, ...] = (), **life: Any) -> AbstractAsyncContextManager[Process]:
         life = {"url": database_url, "folder": str(tmp_path), "who": who, "do": "run", "runs": ["r"], **life}
-        return living(life, prefix=prefix)
+        return living(life, forks, prefix=prefix)
 
     return start
 
