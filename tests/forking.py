@@ -18,7 +18,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import durable_flow
 
@@ -68,12 +70,9 @@ class ForkServer:
 
     async def fork(self, module: str, *arguments: str, cwd: Path, errors: int) -> Forked:
         """Run a module that lies in `tests` in a process of its own; `errors` is the file of its standard error."""
-        request = {"argv": [module, *arguments], "cwd": str(cwd), "env": dict(os.environ)}
         ours, its = socket.socketpair()
-        told, tells = socket.socketpair()
-        with its, tells:
-            fds = [its.fileno(), errors, tells.fileno()]
-            socket.send_fds(self._channel, [json.dumps(request).encode() + b"\n"], fds)
+        with its:
+            told = self._ask([module, *arguments], cwd, os.environ, [its.fileno(), its.fileno(), errors])
         stdout, stdin = await asyncio.open_connection(sock=ours)
         news, writer = await asyncio.open_connection(sock=told)
         pid = int(await news.readline())
@@ -86,6 +85,32 @@ class ForkServer:
                 stdin.close()
 
         return Forked(stdin, stdout, pid, asyncio.create_task(exit_code()))
+
+    def run(
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], timeout_seconds: float
+    ) -> tuple[int, str, str]:
+        """Run a module to its end; return exit code, output and errors."""
+        with open(os.devnull) as nothing, TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
+            fds = [file.fileno() for file in (nothing, output, errors)]
+            with self._ask([module, *arguments], cwd, env, fds) as told, told.makefile() as news:
+                told.settimeout(timeout_seconds)
+                pid = int(news.readline())
+                try:
+                    code = int(news.readline())
+                except TimeoutError:
+                    os.kill(pid, signal.SIGKILL)
+                    raise
+            output.seek(0)
+            errors.seek(0)
+            return code, output.read(), errors.read()
+
+    def _ask(self, argv: list[str], cwd: Path, env: Mapping[str, str], fds: list[int]) -> socket.socket:
+        """Ask for a process with these standard files; return what tells its pid and, at its end, its exit code."""
+        request = json.dumps({"argv": argv, "cwd": str(cwd), "env": dict(env)})
+        told, tells = socket.socketpair()
+        with tells:
+            socket.send_fds(self._channel, [request.encode() + b"\n"], [*fds, tells.fileno()])
+        return told
 
 
 # -- The server --------------------------------------------------------------------------------------------------------
@@ -110,22 +135,22 @@ def serve(channel: socket.socket) -> list[str] | None:
             data, fds = _request(channel)
             if not data:
                 return None
-            request, (inout, errors, tells) = json.loads(data), fds
+            request, (*files, tells) = json.loads(data), fds
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 for fd in (channel.detach(), ends.detach(), ended.detach(), tells, *news.values()):
                     os.close(fd)
-                return _become(request, inout, errors)
+                return _become(request, files)
             os.write(tells, b"%d\n" % pid)
             news[pid] = tells
-            os.close(inout)
-            os.close(errors)
+            for fd in files:
+                os.close(fd)
 
 
 def _request(channel: socket.socket) -> tuple[bytes, list[int]]:
-    data, fds, _, _ = socket.recv_fds(channel, MAX_BYTES, 3)
+    data, fds, _, _ = socket.recv_fds(channel, MAX_BYTES, 4)
     while data and not data.endswith(b"\n"):
         data += channel.recv(MAX_BYTES)
     return data, fds
@@ -142,13 +167,13 @@ def _reap(news: dict[int, int]) -> None:
         os.close(news.pop(pid))
 
 
-def _become(request: dict[str, object], inout: int, errors: int) -> list[str]:
+def _become(request: dict[str, object], files: list[int]) -> list[str]:
     """Make this process what was asked for; return the module and its arguments."""
     os.setsid()
-    for fd, target in [(inout, 0), (inout, 1), (errors, 2)]:
+    for target, fd in enumerate(files):
         os.dup2(fd, target)
-    os.close(inout)
-    os.close(errors)
+    for fd in files:
+        os.close(fd)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     cwd, env, argv = request["cwd"], request["env"], request["argv"]

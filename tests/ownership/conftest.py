@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ async def journal(database_url: str) -> AsyncIterator[Journal]:
     """An open journal of the test's own: it owns nothing."""
     async with Journal(database_url) as journal:
         yield journal
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[ForkServer]:
-    """What starts processes quickly."""
-    with closing(ForkServer()) as server:
-        yield server
 
 
 @pytest.fixture
