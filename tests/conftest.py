@@ -20,6 +20,12 @@ settings.load_profile("shared")
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: processes of pytest that share the tests (`-n`) then end together."""
+    items.sort(key=lambda item: item.path.parent.name != "crash")
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Keep what is there for all tests out of each garbage collection: their thousands make it 30 times as slow."""
     gc.collect()
