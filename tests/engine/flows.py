@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
+from unittest import mock
 
 from durable_flow import (
     Context,
@@ -126,10 +125,9 @@ def time_stands_still() -> Iterator[None]:
     """Let no time pass for the runs of this process within the block, so that none is too slow for its timeout."""
     now = time.time_ns() // 1_000
     still = SimpleNamespace(now=lambda: now)
-    with pytest.MonkeyPatch.context() as patch:
-        # In front of the clock that a run has of its own, or is given meanwhile.
-        clock = property(lambda run: still, lambda run, clock: vars(run).update(clock=clock))
-        patch.setattr(Run, "clock", clock, raising=False)
+    # In front of the clock that a run has of its own, or is given meanwhile.
+    clock = property(lambda run: still, lambda run, clock: vars(run).update(clock=clock))
+    with mock.patch.object(Run, "clock", clock, create=True):
         yield
 
 
