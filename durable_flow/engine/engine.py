@@ -355,6 +355,9 @@ class Engine:
             run.release()
         self.runs.clear()
         if self._shared is not None:
+            if self._heart is not None:
+                # A heartbeat that is under way would bring the worker back.
+                await asyncio.to_thread(self._heart.join, RETIRE_SECONDS)
             try:
                 async with asyncio.timeout(RETIRE_SECONDS):
                     await self.store.retire(self.worker)

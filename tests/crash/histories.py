@@ -22,8 +22,8 @@ from .life import Life
 from .processes import ENVIRONMENT
 
 KILLED = -signal.SIGKILL
-# The machine has few cores, and a life spends some of its time on the disk.
-SERVERS = 3
+# A life spends some of its time on the disk, and other processes of pytest run beside this one.
+SERVERS = 2
 
 
 class Line(NamedTuple):

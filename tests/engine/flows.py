@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from durable_flow import (
     Context,
@@ -14,12 +17,14 @@ from durable_flow import (
     HumanResponseEvent,
     InputRequiredEvent,
     Journal,
+    RunNotFoundError,
     StartEvent,
     StopEvent,
     Workflow,
     WorkflowHandler,
     step,
 )
+from durable_flow.engine.run import Run
 
 
 class Order(StartEvent):
@@ -113,6 +118,28 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
         if await condition():
             return
         await asyncio.sleep(0.002)
+
+
+@contextlib.contextmanager
+def time_stands_still() -> Iterator[None]:
+    """Let no time pass for the runs of this process within the block, so that none is too slow for its timeout."""
+    now = time.time_ns() // 1_000
+    still = SimpleNamespace(now=lambda: now)
+    # In front of the clock that a run has of its own, or is given meanwhile.
+    clock = property(lambda run: still, lambda run, clock: vars(run).update(clock=clock))
+    with mock.patch.object(Run, "clock", clock, create=True):
+        yield
+
+
+async def recorded(journal: Journal, run_id: str, kind: type, count: int = 1) -> None:
+    """Wait until so many facts of this kind are in the journal of a run, which may be about to begin."""
+
+    async def there() -> bool:
+        with contextlib.suppress(RunNotFoundError):
+            return len(await records_of(journal, run_id, kind)) >= count
+        return False
+
+    await until(there)
 
 
 async def in_another_loop(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

@@ -136,7 +136,7 @@ async def test_a_typed_state_has_its_defaults(memory: Journal):
     assert (await ctx.store.get_state()).days == 8
 
 
-@pytest.mark.parametrize("workflow", [None, "flow", Turn, object()], ids=repr)
+@pytest.mark.parametrize("workflow", [None, "flow", Turn, object()], ids=["None", "text", "class", "object"])
 def test_it_is_the_context_of_a_workflow(workflow: Any):
     with pytest.raises(WorkflowRuntimeError, match="takes an instance of a Workflow"):
         Context(workflow)

@@ -35,7 +35,7 @@ from durable_flow import (
 from durable_flow.records import EventEmitted, FanOutClosed, FanOutOpened, JoinFired, StepCompleted
 
 from .conftest import Log
-from .flows import records_of, released, until
+from .flows import recorded, records_of, released, time_stands_still, until
 
 
 class Part(Event):
@@ -236,10 +236,13 @@ async def test_none_opens_nothing_and_a_declared_single_event_is_ordinary(journa
             return StopEvent(result=f"list {numbers(found)}")
 
     flow = Flow(journal=journal, timeout=0.3)
-    assert await flow.run(what="list") == "list [1]"
-    assert await flow.run(what="single", run_id="single") == "single 2"
+    with time_stands_still():
+        assert await flow.run(what="list") == "list [1]"
+        assert await flow.run(what="single", run_id="single") == "single 2"
+        nothing = flow.run(what="nothing", run_id="nothing")
+        await recorded(journal, "nothing", StepCompleted)
     with pytest.raises(TimeoutError):
-        await flow.run(what="nothing", run_id="nothing")
+        await nothing
     for run_id in ("single", "nothing"):
         assert await records_of(journal, run_id, FanOutOpened, JoinFired) == []
 
@@ -372,8 +375,11 @@ async def test_what_comes_after_a_take_is_neither_missed_nor_warned_of(journal: 
         async def never(self, ev: Sum) -> StopEvent | None:
             return None
 
+    handler = Flow(journal=journal, timeout=0.3).run(count=3, run_id="r")
+    with time_stands_still():
+        await recorded(journal, "r", StepCompleted, 6)
     with pytest.raises(TimeoutError, match=r"No steps active \(run"):
-        await Flow(journal=journal, timeout=0.3).run(count=3)
+        await handler
     assert log.of("event_ignored") == []
 
 
@@ -788,8 +794,11 @@ async def test_a_run_that_hangs_names_the_set_that_is_not_complete(journal: Jour
         async def meet(self, part: Part, piece: Piece) -> StopEvent:
             return StopEvent()
 
+    handler = Flow(journal=journal, timeout=0.2).run(run_id="r")
+    with time_stands_still():
+        await recorded(journal, "r", StepCompleted)
     with pytest.raises(TimeoutError, match="Incomplete sets of events: step 'meet' has only part"):
-        await Flow(journal=journal, timeout=0.2).run()
+        await handler
 
 
 # -- Wrong use ---------------------------------------------------------------------------------------------------------

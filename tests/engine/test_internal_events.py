@@ -27,8 +27,20 @@ from durable_flow import (
     WorkflowTimedOutEvent,
     step,
 )
+from durable_flow.records import StepCompleted
 
-from .flows import Answer, Asking, Question, Shop, in_another_loop, question, streamed, until
+from .flows import (
+    Answer,
+    Asking,
+    Question,
+    Shop,
+    in_another_loop,
+    question,
+    recorded,
+    streamed,
+    time_stands_still,
+    until,
+)
 
 
 class Item(Event):
@@ -286,8 +298,10 @@ async def test_a_run_with_nothing_left_to_do_is_idle_until_its_timeout(memory: J
         async def begin(self, ev: StartEvent) -> StopEvent | None:
             return None
 
-    handler = Nothing(journal=memory, timeout=0.05).run()
-    assert await told(handler) == [
+    telling = asyncio.ensure_future(told(Nothing(journal=memory, timeout=0.05).run(run_id="r")))
+    with time_stands_still():
+        await recorded(memory, "r", StepCompleted)
+    assert await telling == [
         "+begin/0 StartEvent", "-begin/0 StartEvent", "WorkflowIdleEvent", WorkflowTimedOutEvent.__name__,
     ]  # fmt: skip
 

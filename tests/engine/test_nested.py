@@ -31,7 +31,7 @@ from durable_flow import (
 from durable_flow.engine import engine as engine_module
 from durable_flow.records import ChildEnded, ChildStarted, EffectReused, RunCancelled, RunClaimed, StepDiverged
 
-from .flows import Answer, Question, in_another_loop, question, records_of, released, streamed, until
+from .flows import Answer, Question, in_another_loop, question, records_of, released, streamed, time_stands_still, until
 
 
 class Leg(Workflow):
@@ -187,11 +187,13 @@ async def test_a_step_that_waits_for_its_child_holds_no_worker(journal: Journal)
 async def test_the_time_of_a_parent_that_waits_does_not_run_and_it_can_be_taken_up(journal: Journal) -> None:
     legs = Leg(hold=asyncio.Event(), timeout=None)
     handler = Trip(one_leg, legs, journal=journal, timeout=0.3).run(run_id="trip")
-    await legs.begun.wait()
+    with time_stands_still():
+        await legs.begun.wait()
     assert (await journal.run("trip")).status == "running"  # so recover() finds it
     await asyncio.sleep(0.4)  # the time is what this is about
-    legs.hold.set()
-    assert await handler == "leg 1"
+    with time_stands_still():
+        legs.hold.set()
+        assert await handler == "leg 1"
 
 
 async def test_a_run_id_of_its_own_makes_a_child_independent(journal: Journal) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from itertools import islice
@@ -639,6 +639,32 @@ async def test_an_event_class_of_the_main_program_is_found_by_its_name(file: Jou
 
     assert await Uses(journal=file).run(run_id="r") == Local(n=1)
     assert (await file.state("r")).result.result == Local(n=1)
+
+
+async def test_a_heartbeat_that_is_under_way_does_not_bring_a_worker_back(
+    new_journal: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, go = threading.Event(), threading.Event()
+    async with new_journal(heartbeat_seconds=0.02) as journal:
+        flow = Shop(journal=journal)
+        await flow.run(item="lamp")
+        engine, store = flow._durable_engine(), journal._shared.store
+        beat = store.beat
+
+        def slow(worker: WorkerId) -> bool:
+            under_way.set()
+            go.wait()
+            return beat(worker)
+
+        monkeypatch.setattr(store, "beat", slow)
+        await asyncio.to_thread(under_way.wait)
+        closing = asyncio.ensure_future(engine._lifeline.aclose())
+        await asyncio.wait({closing}, timeout=0.2)
+        go.set()
+        await closing
+        assert engine._heart is not None
+        await asyncio.to_thread(engine._heart.join)
+        assert await store.workers() == []
 
 
 # -- Rows that say less than the journal -------------------------------------------------------------------------------

@@ -20,11 +20,10 @@ from durable_flow import (
     WorkflowTimeoutError,
     step,
 )
-from durable_flow.records import RunClaimed
+from durable_flow.records import RunClaimed, StepCompleted, StepFailed
 
-from .flows import Answer, Asking, Question, Shop, in_another_loop, question, released
+from .flows import Answer, Asking, Question, Shop, in_another_loop, question, recorded, released, time_stands_still
 
-# Enough for a busy machine to begin the steps, on a database to which it has to connect first.
 SOON = 0.5
 
 
@@ -60,15 +59,21 @@ async def test_the_message_names_the_active_steps(journal: Journal) -> None:
 
         @step
         async def b(self, ev: Item) -> StopEvent:
+            began["b"].set()
             await asyncio.Event().wait()
             return StopEvent()
 
         @step
         async def a(self, ev: Item) -> StopEvent:
+            began["a"].set()
             await asyncio.Event().wait()
             return StopEvent()
 
+    began = {name: asyncio.Event() for name in "ab"}
     handler = Hangs(journal=journal, timeout=SOON).run(run_id="r")
+    with time_stands_still():
+        for name in began:
+            await began[name].wait()
     with pytest.raises(WorkflowTimeoutError) as raised:
         await handler
     assert str(raised.value).startswith("Operation timed out after 0.5 seconds. Currently active steps: a, b")
@@ -88,8 +93,11 @@ async def test_the_message_names_the_events_that_nobody_handled(journal: Journal
             ctx.send_event(Lost())
             return AlsoLost()  # type: ignore[return-value]
 
+    handler = Loses(journal=journal, timeout=SOON).run(run_id="r")
+    with time_stands_still():
+        await recorded(journal, "r", StepCompleted)
     with pytest.raises(WorkflowTimeoutError) as raised:
-        await Loses(journal=journal, timeout=SOON).run(run_id="r")
+        await handler
     assert re.match(
         r"Operation timed out after 0\.5 seconds\. No steps active.*Lost.*AlsoLost.*flow\.retry\('r'\)",
         str(raised.value),
@@ -107,11 +115,12 @@ async def test_running_steps_are_cancelled(journal: Journal) -> None:
     class Hangs(Workflow):
         def __init__(self) -> None:
             super().__init__(journal=journal, timeout=SOON)
-            self.cancelled = asyncio.Event()
+            self.began, self.cancelled = asyncio.Event(), asyncio.Event()
 
         @step
         async def hang(self, ctx: Context, ev: StartEvent) -> StopEvent:
             ctx.data["got this far"] = True
+            self.began.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -119,31 +128,37 @@ async def test_running_steps_are_cancelled(journal: Journal) -> None:
             return StopEvent()
 
     flow = Hangs()
+    handler = flow.run(run_id="r")
+    with time_stands_still():
+        await flow.began.wait()
     with pytest.raises(WorkflowTimeoutError):
-        await flow.run(run_id="r")
+        await handler
     await flow.cancelled.wait()
     assert (await journal.state("r")).context == {"got this far": True}  # the end of a run carries all drafts
 
 
 async def test_waiting_for_a_human_does_not_count(journal: Journal) -> None:
     handler = Asking(journal=journal, timeout=0.2).run()
-    await question(handler)
+    with time_stands_still():
+        await question(handler)
     await asyncio.sleep(0.4)
-    await handler.send_event(Answer(text="yes"))
-    assert await handler == "yes"
+    with time_stands_still():
+        await handler.send_event(Answer(text="yes"))
+        assert await handler == "yes"
 
 
 async def test_waiting_inside_a_step_and_sleeping_do_not_count(journal: Journal) -> None:
     class Waits(Workflow):
         @step
         async def begin(self, ctx: Context, ev: StartEvent) -> StopEvent:
-            await ctx.sleep(0.4)
+            await ctx.sleep(1.2)
             answer = await ctx.wait_for_event(Answer, waiter_event=Question(text="?"))
             return StopEvent(result=answer.text)
 
-    handler = Waits(journal=journal, timeout=0.2).run()
+    # Each of the two lasts longer than the whole budget, which is enough for a busy machine to begin both.
+    handler = Waits(journal=journal, timeout=1).run()
     await question(handler)
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.2)
     await handler.send_event(Answer(text="yes"))
     assert await handler == "yes"
 
@@ -158,11 +173,17 @@ async def test_a_step_that_runs_while_another_waits_counts(journal: Journal) -> 
         async def work(self, ctx: Context, ev: Item) -> StopEvent:
             if ev.n == 0:
                 await ctx.wait_for_event(Answer, waiter_event=Question(text="?"))
+            began.set()
             await asyncio.Event().wait()
             return StopEvent()
 
+    began = asyncio.Event()
+    handler = Both(journal=journal, timeout=0.1).run()
+    with time_stands_still():
+        await question(handler)
+        await began.wait()
     with pytest.raises(WorkflowTimeoutError, match="Currently active steps: work"):
-        await Both(journal=journal, timeout=0.1).run()
+        await handler
 
 
 async def test_retry_delays_count(journal: Journal) -> None:
@@ -171,8 +192,11 @@ async def test_retry_delays_count(journal: Journal) -> None:
         async def fail(self, ev: StartEvent) -> StopEvent:
             raise ValueError("again and again")
 
+    handler = Fails(journal=journal, timeout=SOON).run(run_id="r")
+    with time_stands_still():
+        await recorded(journal, "r", StepFailed)
     with pytest.raises(WorkflowTimeoutError, match="No steps active"):
-        await Fails(journal=journal, timeout=0.1).run()
+        await handler
 
 
 async def test_time_in_which_no_process_had_the_run_does_not_count(url: str) -> None:
@@ -181,20 +205,23 @@ async def test_time_in_which_no_process_had_the_run_does_not_count(url: str) -> 
         flow.run(run_id="r", item="lamp")
         await flow.shipping.wait()
 
-    await in_another_loop(begin)
+    with time_stands_still():
+        await in_another_loop(begin)
     await asyncio.sleep(0.7)
-    assert await Shop(journal=url, timeout=0.5).run(run_id="r", item="lamp") == "shipped 1 lamp"
+    with time_stands_still():
+        assert await Shop(journal=url, timeout=0.5).run(run_id="r", item="lamp") == "shipped 1 lamp"
 
 
 async def test_what_was_used_before_a_restart_stays_used(journal: Journal) -> None:
     class Slow(Workflow):
         def __init__(self) -> None:
-            super().__init__(journal=journal, timeout=0.5)
-            self.worked = asyncio.Event()
+            super().__init__(journal=journal, timeout=1.5)
+            self.began, self.enough, self.worked = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         @step
         async def begin(self, ev: StartEvent) -> Item:
-            await asyncio.sleep(0.4)
+            self.began.set()
+            await self.enough.wait()
             return Item()
 
         @step
@@ -205,10 +232,15 @@ async def test_what_was_used_before_a_restart_stays_used(journal: Journal) -> No
 
     flow = Slow()
     handler = flow.run(run_id="r")
-    await flow.worked.wait()
-    await released(handler)
-    with pytest.raises(WorkflowTimeoutError, match=r"after 0\.5 seconds"):
+    with time_stands_still():
+        await flow.began.wait()
+    await asyncio.sleep(1.4)
+    with time_stands_still():
+        flow.enough.set()
+        await flow.worked.wait()
+        await released(handler)
+    with pytest.raises(WorkflowTimeoutError, match=r"after 1\.5 seconds"):
         await handler
     history = await journal.history("r")
     claimed = next(r.at for r in history if isinstance(r.fact, RunClaimed))
-    assert history[-1].at - claimed < 500_000  # us; a new budget would have lasted longer
+    assert history[-1].at - claimed < 1_500_000  # us; a new budget would have lasted longer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import ForkServer
 
 from durable_flow import Journal
 
@@ -32,12 +33,12 @@ async def journal(database_url: str) -> AsyncIterator[Journal]:
 
 
 @pytest.fixture
-def alive(database_url: str, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Process]]:
+def alive(database_url: str, tmp_path: Path, forks: ForkServer) -> Callable[..., AbstractAsyncContextManager[Process]]:
     """Start processes on the database: `alive("owner", do="run", hold="file")`."""
 
     def start(who: str, *, prefix: tuple[str, ...] = (), **life: Any) -> AbstractAsyncContextManager[Process]:
         life = {"url": database_url, "folder": str(tmp_path), "who": who, "do": "run", "runs": ["r"], **life}
-        return living(life, prefix=prefix)
+        return living(life, forks, prefix=prefix)
 
     return start
 

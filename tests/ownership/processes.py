@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -14,10 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import durable_flow
+from forking import PRODUCT, TESTS, Forked, ForkServer
 
-TESTS = Path(__file__).resolve().parents[1]
-PRODUCT = Path(durable_flow.__file__).resolve().parents[1]
 DEADLINE_SECONDS = 60.0
 
 T = TypeVar("T")
@@ -26,7 +25,7 @@ T = TypeVar("T")
 class Process:
     """A process that runs a Life of `program`."""
 
-    def __init__(self, child: asyncio.subprocess.Process, log: Path):
+    def __init__(self, child: asyncio.subprocess.Process | Forked, log: Path):
         self.child = child
         self.log = log
 
@@ -74,21 +73,28 @@ def state_of(pid: int) -> str:
 
 
 @asynccontextmanager
-async def living(life: dict[str, Any], *, prefix: Sequence[str] = ()) -> AsyncIterator[Process]:
+async def living(life: dict[str, Any], forks: ForkServer, *, prefix: Sequence[str] = ()) -> AsyncIterator[Process]:
     """Give a process that does not outlive the block, in a group of its own; `prefix`: a command that starts it."""
     log = Path(life["folder"]) / f"{life['who']}.log"
     errors = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    child = await asyncio.create_subprocess_exec(
-        *prefix, sys.executable, "-W", "ignore::DeprecationWarning", "-m", "ownership.program", json.dumps(life),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=life["folder"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(PRODUCT)])}, start_new_session=True,
-    )  # fmt: skip
+    module, cwd = "ownership.program", Path(life["folder"])
+    child: asyncio.subprocess.Process | Forked
+    if prefix:
+        child = await asyncio.create_subprocess_exec(
+            *prefix, sys.executable, "-m", module, json.dumps(life), stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=errors, cwd=cwd, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(PRODUCT)])},
+        )  # fmt: skip
+    else:
+        child = await forks.fork(module, json.dumps(life), cwd=cwd, errors=errors)
     os.close(errors)
     try:
         yield Process(child, log)
     finally:
+        # The last news of a forked one may be under way.
         if child.returncode is None:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
         await child.wait()
 
 

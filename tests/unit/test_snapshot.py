@@ -114,7 +114,7 @@ CONTENTS = [None, True, 7, 1.5, "text", b"\xff", (), (1, ("two", None)), [1], {"
             A, event(), (("Answer",), event(), None), value(1)]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", CONTENTS, ids=repr)
+@pytest.mark.parametrize("content", CONTENTS, ids=lambda content: type(content).__name__)
 def test_what_an_effect_holds_keeps_its_type(content):
     place = Place(CALL, "charge", 0)
     state = RunState(tasks={A: Task(A, event(), 0, effects={1: {place: Effect(place, 3, content, content)}})})
