@@ -204,7 +204,7 @@ class Talks(Workflow):
     @step
     async def begin(self, ctx: Context, ev: StartEvent) -> list[Part]:
         ctx.data["seen"] = ["hidden"]
-        await ctx.set("count", 4711)
+        await ctx.set("count", 471147114711471147)
         return [Part(secret="hidden"), Part(secret="hidden")]
 
     @step(num_workers=1, retry_policy=ConstantDelayRetryPolicy(maximum_attempts=2, delay=0))
@@ -247,7 +247,7 @@ async def test_verbose_prints_and_logs_names_and_never_content(
         *[("r", "begin", 1)] * 3, *[("r", "work", 1)] * 3, *[("r", "work", attempt) for attempt in _attempts(told)],
     ]  # fmt: skip
     assert "hidden" not in repr([vars(record) for record in log.records])
-    assert "4711" not in repr([vars(record) for record in log.records])
+    assert "471147114711471147" not in repr([vars(record) for record in log.records])
 
 
 def _attempts(told: list[logging.LogRecord]) -> list[int]:

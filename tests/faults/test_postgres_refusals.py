@@ -157,10 +157,11 @@ async def test_a_locked_message_keeps_no_other_run_waiting_for_long(url: str, ne
 async def test_statements_that_take_too_long_for_the_server_are_tried_again(
     tcp_server: PostgresServer, database: str, url: str, new_store: Store
 ) -> None:
-    await asyncio.to_thread(tcp_server.execute, f'ALTER DATABASE "{database}" SET statement_timeout = 100')
     store: PostgresStore = await new_store(url)
     hasty: PostgresStore = await new_store(url, deadline_seconds=SHORT_SECONDS)
     runs, late = [await owned(store, f"run-{n}") for n in range(5)], await owned(hasty, "run-late")
+    await asyncio.to_thread(tcp_server.execute, f'ALTER DATABASE "{database}" SET statement_timeout = 100')
+    await asyncio.to_thread(kill_sessions, tcp_server, database)
     async with session(url) as other:
         await other.execute("BEGIN; LOCK TABLE journal")
         work = asyncio.gather(*(run.append(wrote_number(1)) for run in runs), store.read(runs[0].run))
