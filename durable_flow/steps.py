@@ -214,11 +214,16 @@ def _nodes(steps: Iterable[StepConfig], handler_of: Mapping[str, str]) -> list[S
     covers: dict[str, list[str]] = {}
     for covered, handler in handler_of.items():
         covers.setdefault(handler, []).append(covered)
+    steps = tuple(steps)
+    several = sum(s.recovery is not None and s.recovery.for_steps is None for s in steps) > 1
     return [
         StepNode(
             s.name, s.accepted, s.emitted, s.listed, s.single, s.collect is not None, s.slots,
             s.accept_event_subclasses, s.skip_graph_checks,
             None if s.recovery is None else tuple(covers.get(s.name, ())),
+            s.recovery is not None
+            and s.name not in covers
+            and bool(several if s.recovery.for_steps is None else s.recovery.for_steps),
         )
         for s in steps
     ]  # fmt: skip
