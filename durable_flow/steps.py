@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
@@ -126,11 +127,13 @@ def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
             if declaration is None:
                 # An override without @step takes the place of the inherited step.
                 found.pop(name, None)
-            elif isinstance(value, staticmethod | classmethod):
+            elif isinstance(value, staticmethod):
                 raise WorkflowValidationError(
-                    f"step {name!r} of {base.__qualname__} is a static or class method. Make it a method with self, "
-                    "or a function outside the class: @step(workflow=...)."
+                    f"step {name!r} of {base.__qualname__} is a static method. Make it a method with self, or a "
+                    "function outside the class: @step(workflow=...)."
                 )
+            elif isinstance(value, classmethod):
+                found[name] = (declaration, _called_on_the_class(value.__func__))
             elif declaration.is_free:
                 raise WorkflowValidationError(
                     f"step {name!r} of {base.__qualname__} was defined outside a class. Do not assign it to the "
@@ -143,6 +146,16 @@ def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
         if declaration is not None:
             found[name] = (declaration, function)
     return found
+
+
+def _called_on_the_class(function: StepFunction) -> StepFunction:
+    """Return a class method as a method: its first argument is the class of the instance that it is given."""
+
+    @wraps(function)
+    def call(instance: object, *args: Any, **kwargs: Any) -> Any:
+        return function(type(instance), *args, **kwargs)
+
+    return call
 
 
 def _build(cls: type) -> StepTable:
