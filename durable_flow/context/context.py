@@ -367,6 +367,19 @@ class Context(Generic[StateT]):
         run = self._run
         return not isinstance(run, Beginning) and not run.closed
 
+    def get_result(self) -> Any:
+        """Return the result of the run that this context belongs to, for programs that ask here, not the handler.
+
+        Raises what `await handler` would raise, and ContextStateError in a step and while the run has not ended.
+        """
+        attachment = self._outside_face("ctx.get_result").attachment
+        if attachment is not None and attachment.failure is not None:
+            raise attachment.failure
+        if attachment is None or attachment.outcome is None:
+            where = "belongs to no run yet" if attachment is None else f"is that of run {attachment.run_id}, under way"
+            raise ContextStateError(f"there is no result yet: this Context {where}. Use `await flow.run(ctx=ctx)`")
+        return attachment.outcome.value()
+
     async def running_steps(self) -> list[str]:
         """Return the names of the steps that are in flight in this process.
 
