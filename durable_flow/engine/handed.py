@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -47,15 +47,18 @@ class Handed:
                 self._more = [one for one in self._more if _is_new(one)]
                 self._limit = _MANY + 2 * len(self._more)
 
-    def forgotten(self) -> list[str]:
+    def forgotten(self) -> Sequence[str]:
         """Return the calls that were never awaited and cannot be any more, and forget everything.
 
         One that a task, a list or anything else still holds is not forgotten: it may be awaited yet.
         """
+        last, self.last = self.last, None
+        if not self._more and (last is None or last.cr_frame is None):
+            return ()
         left, self._more = self._more, []
-        if self.last is not None:
-            left.append(self.last)
-            self.last = None
+        if last is not None:
+            left.append(last)
+            last = None  # else it would be held here
         left.reverse()
         found = []
         while left:
@@ -96,7 +99,7 @@ def known_as_async(function: Callable[P, R]) -> Callable[P, R]:
     return function if mark is None else mark(function)
 
 
-def sentence(forgotten: list[str], *, is_async: bool) -> str:
+def sentence(forgotten: Sequence[str], *, is_async: bool) -> str:
     """Say what a step has not awaited, and what to write."""
     calls = list(dict.fromkeys(forgotten))
     said = f"{' and '.join(calls)} {'was' if len(calls) == 1 else 'were'} not awaited, so nothing of it was done. "
