@@ -11,7 +11,7 @@ from .families import PARENTS, RESULT
 from .histories import KILLED, Books, Laboratory
 from .kills import POINTS
 
-SEEDS = int(os.environ.get("DURABLE_FLOW_FAMILY_SEEDS", "6"))
+SEEDS = int(os.environ.get("DURABLE_FLOW_FAMILY_SEEDS", "4"))
 FIRST_SEED = int(os.environ.get("DURABLE_FLOW_FAMILY_SEED", "1"))
 LIVES = 4
 
