@@ -74,6 +74,14 @@ class StepTable:
         """Return the steps as the graph checks take them."""
         return _nodes(self.steps.values(), self.handler_of)
 
+    def starts_with(self, cls: type[Event]) -> bool:
+        """Tell whether a run may begin with an event of this class: that of the workflow, or one derived from it that a
+        step takes by `accept_event_subclasses`."""
+        start = self.start_event_class
+        return cls is start or (
+            issubclass(cls, start) and any(_fits(step, cls, step.accepted) for step in self.steps.values())
+        )
+
     def recovery_problems(self) -> list[str]:
         """Return what is wrong with the handlers of failures."""
         return find_recovery_problems(self.steps.keys(), self.handlers)
