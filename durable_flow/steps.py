@@ -22,6 +22,7 @@ from .incoming import Collectors
 from .levels import find_levels
 from .problems import Problems
 from .recovery import Recovery, find_recovery_problems, handlers_by_step
+from .serializers.mentioned import local_classes
 from .signatures import StepConfig, StepFunction, renamed
 
 # Both lie in the `__dict__` of the very class they belong to: subclasses have a table and free steps of their own.
@@ -48,6 +49,7 @@ class StepTable:
         event_classes: every event class that a step accepts or returns.
         answer_types: the HumanResponseEvent classes among the accepted.
         answer_bases: those of them that are accepted with their subclasses.
+        local_classes: what fields of events and state are annotated with, as far as it was defined in a function.
         state_class: the most derived model of all `Context[Model]` parameters, or None.
         shape: fingerprint of steps, accepted and emitted events and state schema.
         callers: by step name.
@@ -64,6 +66,7 @@ class StepTable:
     event_classes: tuple[type[Event], ...]
     answer_types: tuple[type[HumanResponseEvent], ...]
     answer_bases: tuple[type[HumanResponseEvent], ...]
+    local_classes: tuple[type, ...]
     state_class: type[BaseModel] | None
     shape: str
     callers: Mapping[str, Caller]
@@ -191,6 +194,7 @@ def _build(cls: type) -> StepTable:
         joins={event: joins_of(steps.values(), event) for event in accepted},
         fan_outs=_fan_outs(_nodes(steps.values(), handler_of), start_event_class, steps),
         event_classes=event_classes,
+        local_classes=local_classes(event_classes if state_class is None else (*event_classes, state_class)),
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
         answer_bases=_answer_bases(steps.values()),
         state_class=state_class,

@@ -441,7 +441,9 @@ def _settings(workflow: Workflow) -> WorkflowSettings:
 def _program(workflow: Workflow, settings: WorkflowSettings, where: Journal | str | None) -> WorkflowProgram:
     table = step_table(type(workflow))
     state = () if table.state_class is None else (table.state_class,)
-    exact = JsonSerializer(types=(*table.event_classes, *state))
+    # An event or state class may be among the local ones, too, if another names it.
+    types = dict.fromkeys((*table.event_classes, *state, *table.local_classes))
+    exact = JsonSerializer(types=types)
     journal = where if isinstance(where, Journal) else None
     serializer = require_key(settings.serializer) or (journal.serializer if journal is not None else None) or exact
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
