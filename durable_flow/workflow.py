@@ -265,13 +265,13 @@ class Workflow:
                 if not isinstance(event, StopEvent):
                     yield event
 
-    def send_event(self, event: Event, step: str | None = None) -> None:
+    def send_event(self, message: Event, step: str | None = None) -> None:
         """Send an event to the only active run of this instance: in order, not yet durable.
 
         Without an active run the next one gets it, if it is started within 5 seconds; else a warning is logged. Raises
         WorkflowRuntimeError if several runs are active (use `handler.send_event`), or no step takes the event so.
         """
-        self._durable_runs(self._durable_engine(executing())).send_soon(event, step)
+        self._durable_runs(self._durable_engine(executing())).send_soon(message, step)
 
     async def resume(self, run_id: str) -> WorkflowHandler:
         """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
