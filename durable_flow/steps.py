@@ -280,9 +280,13 @@ def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
 def _the_only(cls: type, candidates: Iterable[type[Event]], base: type[E], verb: str) -> type[E]:
     found = [event for event in candidates if issubclass(event, base)]
     if not found:
+        cure = (
+            f"A run begins with one: annotate the event of the first step with {base.__name__} or a subclass."
+            if base is StartEvent
+            else f"A run ends with one: name {base.__name__} or a subclass in the return annotation of the last step."
+        )
         raise WorkflowConfigurationError(
-            f"workflow {cls.__qualname__} has no step that {verb} a {base.__name__}. Exactly one class of it must "
-            "stand in the annotations: it is how a run begins or ends."
+            f"workflow {cls.__qualname__} has no step that {verb} a {base.__name__}. {cure}"
         )
     if len(found) > 1:
         names = ", ".join(event.__name__ for event in found)
