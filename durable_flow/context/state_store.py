@@ -131,6 +131,11 @@ class InMemoryStateStore(Generic[StateT]):
         self._lock = asyncio.Lock()
         self._editor: asyncio.Task[Any] | None = None
 
+    @property
+    def state_type(self) -> type[StateT]:
+        """The class of the state."""
+        return type(self._state)
+
     async def get(self, path: str, default: Any = MISSING) -> Any:
         """Return the live value at a path; ValueError if there is none and no default."""
         value: Any = self._state

@@ -62,6 +62,10 @@ def test_an_untyped_state_is_iterated_over_as_a_dict_and_always_true():
     assert bool(DictState())
 
 
+def test_the_class_of_the_state_is_told():
+    assert InMemoryStateStore(State()).state_type is State
+
+
 async def test_get_gives_the_live_object():
     handle = Handle()
     store = InMemoryStateStore(State())
