@@ -531,6 +531,28 @@ async def test_a_step_that_runs_again_gets_the_recorded_result(journal: Journal)
     assert len(await children_of(journal, "trip")) == 2
 
 
+async def test_a_step_that_runs_again_reads_the_context_of_its_child_too(journal: Journal) -> None:
+    class Counts(Workflow):
+        @step
+        async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.data["counted"] = 3
+            return StopEvent(result="counted")
+
+    async def reads(trip: Trip, ctx: Context) -> Any:
+        handler = trip.legs.run()
+        result = await handler
+        await trip.held()
+        return [result, dict(handler.ctx.data)]
+
+    trip = Trip(reads, Counts(), journal=journal)
+    handler = trip.run(run_id="trip")
+    await trip.after.wait()
+    await released(handler)
+    trip.go_on.set()
+    assert await handler == ["counted", {"counted": 3}]
+    assert trip.began == 2
+
+
 async def test_recover_of_the_parents_workflow_takes_its_child_up(file: Journal, url: str) -> None:
     async def begin() -> None:
         legs = Leg(hold=asyncio.Event())
