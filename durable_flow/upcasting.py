@@ -36,7 +36,7 @@ def upcast(cls: type | str, *, from_version: int) -> Callable[[F], F]:
         if from_version >= version:
             raise WorkflowValidationError(
                 f"@upcast({cls.__qualname__}, from_version={from_version}): the class is of version {version}, so "
-                f"there is nothing to make of its data. Give it `{_attribute(cls)}: ClassVar[int] = {from_version + 1}`."
+                f"nothing is made of its data. Give it `{_attribute(cls)}: ClassVar[int] = {from_version + 1}`."
             )
     elif not isinstance(cls, str) or not cls:
         raise WorkflowValidationError(f"@upcast takes a class, or the name under which it is stored, not {cls!r}.")
