@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from .errors import DeserializationError, WorkflowValidationError
@@ -64,7 +65,9 @@ def upcast(cls: type | str, *, from_version: int) -> Callable[[F], F]:
 def version_of(cls: type) -> int:
     """Return the version of a class's stored data."""
     attribute = _attribute(cls)
-    if attribute in getattr(cls, "__dataclass_fields__", ()) or attribute in getattr(cls, "_fields", ()):
+    if is_dataclass(cls) and any(field.name == attribute for field in fields(cls)):
+        return 1
+    if attribute in getattr(cls, "_fields", ()):
         return 1
     version = getattr(cls, attribute, 1)
     return version if type(version) is int and version > 0 else 1
