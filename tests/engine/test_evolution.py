@@ -22,6 +22,7 @@ from durable_flow import (
     StopEvent,
     UnknownEvent,
     Workflow,
+    WorkflowConfigurationError,
     step,
     upcast,
 )
@@ -35,18 +36,22 @@ NEW_NAMES = ("evolution.Sheet", "evolution.Question", "evolution.Response")
 
 
 def generation(new: bool) -> SimpleNamespace:
-    """Define the same three event classes, as `old` or as renamed ones; each definition makes classes of its own."""
+    """Define the same three event classes, as they were, or with new names and fields."""
     page, ask, reply = NEW_NAMES if new else NAMES
     aliases = tuple((name,) if new else () for name in NAMES)
 
     class Page(Event):
         event_name: ClassVar[str] = page
         event_aliases: ClassVar[tuple[str, ...]] = aliases[0]
+        if new:
+            label: str = "none"
         number: int
 
     class Ask(InputRequiredEvent):
         event_name: ClassVar[str] = ask
         event_aliases: ClassVar[tuple[str, ...]] = aliases[1]
+        if new:
+            urgent: bool = False
         text: str
 
     class Reply(HumanResponseEvent):
@@ -401,3 +406,23 @@ async def test_fields_of_a_typed_state_come_with_their_defaults_and_go(
     await begun(new_journal, lambda journal: counting(journal, CountAndName, hold=True))
     assert await (await counting(journal, CountAndColour, hold=False).resume("r")) == {"count": 1, "colour": "red"}
     assert "the state class is CountAndColour, before CountAndName" in log.of("shape_changed")[0].getMessage()
+
+
+def test_two_classes_of_a_workflow_cannot_have_had_one_name() -> None:
+    class First(Event):
+        event_name: ClassVar[str] = "evolution.First"
+        event_aliases: ClassVar[tuple[str, ...]] = ("evolution.Both",)
+
+    class Second(Event):
+        event_name: ClassVar[str] = "evolution.Second"
+        event_aliases: ClassVar[tuple[str, ...]] = ("evolution.Both",)
+
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> First | Second: ...
+
+        @step
+        async def end(self, ev: First | Second) -> StopEvent: ...
+
+    with pytest.raises(WorkflowConfigurationError, match=r"both called 'evolution\.Both' before: evolution\.First and"):
+        Flow()
