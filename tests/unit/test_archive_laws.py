@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -67,7 +68,6 @@ async def keep(store: JournalStore, history: Sequence[Record]) -> int:
 async def exported(store: JournalStore, run: int) -> bytes:
     file = io.BytesIO()
     await export_run(store, run, file, version="test")
-    # The time of the export is in the manifest; all others have to be the same.
     return file.getvalue()
 
 
@@ -92,16 +92,14 @@ async def passed_on(history: Sequence[Record], *stores: JournalStore) -> list[ob
     async with opened(*stores):
         run = await keep(stores[0], history)
         shown = [await all_of(stores[0], run)]
-        for source, target in zip(stores, stores[1:], strict=False):
+        for source, target in itertools.pairwise(stores):
             run = await imported(target, await exported(source, run))
             shown.append(await all_of(target, run))
         return shown
 
 
 def stored(history: Sequence[Record]) -> list[Record]:
-    return [
-        r._replace(fact=r.fact._replace(items=())) if isinstance(r.fact, StreamPublished) else r for r in history
-    ]
+    return [r._replace(fact=r.fact._replace(items=())) if isinstance(r.fact, StreamPublished) else r for r in history]
 
 
 @settings(max_examples=60)
