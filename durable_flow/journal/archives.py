@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_TOTAL_BYTES = 1024 * 1024 * 1024
-MAX_RECORDS = 1_000_000
+# A transaction of so many takes SQLite below half a minute, in which nobody else writes to that database.
+MAX_RECORDS = 500_000
 
 # So many records, and hardly more bytes of them, are in memory at a time.
 _PAGE = 200
