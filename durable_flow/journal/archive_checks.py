@@ -130,6 +130,8 @@ class Checks:
 
     def _message(self, line: ImportedMessage) -> None:
         self._require_new_message(line.message.message_id)
+        if self._state.ended and not line.undelivered:
+            raise ArchiveError("a message is to be delivered to a run that has ended")
         if line.message.event is not None:
             # What others send is never taken from another codec.
             if line.message.event.codec != SAFE_CODEC:

@@ -76,12 +76,10 @@ async def export_run(
 ) -> ArchiveInfo:
     """Write the archive of a run up to its newest boundary, see Journal.export; `version` is the package's."""
     # The messages first: what the run takes from now on is in the records, or a message still at their end.
-    waiting = [ImportedMessage(row, False) for row in await store.messages([run])]
-    waiting += [ImportedMessage(row, True) for row in await store.undelivered(run)]
-    waiting.sort(key=lambda each: each.message.id)
+    waiting = await store.unconsumed(run)
     [row] = await store.find_many([run])
     state, items, received = await _counted(store, row)
-    messages = [each for each in waiting if each.message.message_id not in received]
+    messages = [_as_of(each, state) for each in waiting if each.message.message_id not in received]
     counts = Footer(state.seq, items, len(messages))
     manifest = Manifest(
         row.run_id, row.uid, row.workflow, row.shape, state.status, *counts, row.created_at, store.now(), version,
@@ -107,6 +105,12 @@ async def export_run(
     return ArchiveInfo(
         row.run_id, row.uid, row.workflow, state.status, *counts, bytes=output.bytes, hash=writer.chain.hash
     )
+
+
+def _as_of(waiting: ImportedMessage, state: RunState) -> ImportedMessage:
+    """Return a message as it is in this state: the run may have ended, or gone on, since the message was looked at."""
+    late = waiting.undelivered and waiting.message.kind == "cancel"
+    return waiting._replace(undelivered=state.ended is not None or late)
 
 
 class _Counted(NamedTuple):

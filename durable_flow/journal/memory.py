@@ -272,10 +272,14 @@ class MemoryStore:
         self._check_open()
         return sorted(row for run in set(runs) & self._runs.keys() for row in self._runs[run].messages.values())
 
-    async def undelivered(self, run: int) -> list[MessageRow]:
-        """Return the messages that an end of the run has left over, in id order."""
+    async def unconsumed(self, run: int) -> list[ImportedMessage]:
+        """Return the messages that the run has not taken, also those that an end of it has left over, in id order."""
         self._check_open()
-        return sorted(self._runs[run].undelivered.values()) if run in self._runs else []
+        if run not in self._runs:
+            return []
+        found = self._runs[run]
+        rows = [ImportedMessage(row, False) for row in found.messages.values()]
+        return sorted(rows + [ImportedMessage(row, True) for row in found.undelivered.values()])
 
     async def waiting_messages(self, worker: WorkerId) -> list[int]:
         """Return the keys of the runs owned by `worker` that have unconsumed messages."""

@@ -183,7 +183,7 @@ class ImportedPage(NamedTuple):
 
 
 class ImportedMessage(NamedTuple):
-    """A message that the run has not taken; `undelivered`: an end of the run has left it over."""
+    """A message that a run has not taken; `undelivered`: an end of the run has left it over."""
 
     message: MessageRow
     undelivered: bool
@@ -275,8 +275,8 @@ class JournalStore(Protocol):
     async def messages(self, runs: Sequence[int]) -> list[MessageRow]:
         """Return the unconsumed messages of these runs in id order."""
 
-    async def undelivered(self, run: int) -> list[MessageRow]:
-        """Return the messages that an end of the run has left over, in id order."""
+    async def unconsumed(self, run: int) -> list[ImportedMessage]:
+        """Return the messages that the run has not taken, also those that an end of it has left over, in id order."""
 
     async def waiting_messages(self, worker: WorkerId) -> list[int]:
         """Return the keys of the runs owned by `worker` that have unconsumed messages. Cheap: it is polled."""

@@ -121,6 +121,7 @@ async def test_its_messages_wait_or_are_known_by_their_ids(store: JournalStore) 
     assert [(m.message_id, m.kind, m.wait_id) for m in await store.messages([key])] == [
         ("one", "event", None), ("two", "answer", "a"),
     ]  # fmt: skip
+    assert [m.message for m in await store.unconsumed(key)] == await store.messages([key])
     for known in ("taken", "one", "two"):
         assert not await store.send(key, answer(known))
     with pytest.raises(AlreadyAnsweredError):
@@ -132,7 +133,9 @@ async def test_what_its_end_left_over_is_delivered_when_it_is_resumed(store: Jou
     left = [letter("late", left=True), letter("stop", kind="cancel", left=True)]
     key = await imported(store, a_run(status="failed"), source, left)
     assert await store.messages([key]) == []
-    assert [m.message_id for m in await store.undelivered(key)] == ["late", "stop"]
+    assert [(m.message.message_id, m.undelivered) for m in await store.unconsumed(key)] == [
+        ("late", True), ("stop", True),
+    ]  # fmt: skip
     assert await store.waits(key) == []
 
     claim = await store.claim(key, worker(), epoch=1, status="failed")

@@ -34,9 +34,10 @@ from durable_flow.cli import main
 from durable_flow.journal import archives
 from durable_flow.journal.archive import Chain
 from durable_flow.journal.archives import export_run, import_run
+from durable_flow.records import ChildStarted, RunStarted
 from durable_flow.serializers.pickle import PickleSerializer
 
-from .flows import Answer, Asking, Order, Shop, question, streamed, until
+from .flows import Answer, Asking, Order, Shop, question, recorded, streamed, until
 
 Pair = tuple[Journal, Journal]
 
@@ -225,6 +226,64 @@ async def _waits_of(journal: Journal, run_id: str) -> tuple[Any, ...]:
         return (await journal.run(run_id)).waits
     except RunNotFoundError:
         return ()
+
+
+async def test_a_run_that_was_started_and_left_behind_is_started_anew(pair: Pair) -> None:
+    source, target = pair
+    held, there = asyncio.Event(), asyncio.Event()
+    there.set()
+
+    class Leg(Workflow):
+        gate = held
+        begun = 0
+
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            Leg.begun += 1
+            await Leg.gate.wait()
+            return StopEvent(result=Leg.begun)
+
+    class Trip(Workflow):
+        @step
+        async def go(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=await Leg(journal=self.journal, workflow_name="Leg").run(run_id="leg"))
+
+        def __init__(self, **kwargs: Any):
+            super().__init__(**{"workflow_name": "Trip", **kwargs})
+            self.journal = kwargs["journal"]
+
+    handler = Trip(journal=source).run(run_id="trip")
+    await recorded(source, "trip", ChildStarted)
+    await recorded(source, "leg", RunStarted)
+    await passed(source, target, "trip")
+    await handler.cancel_run()
+    Leg.gate = there
+    before = Leg.begun
+    assert await (await Trip(journal=target).resume("trip")) == before + 1
+    assert {run.run_id for run in await target.runs()} == {"trip", "leg"}
+
+
+async def test_messages_are_as_the_records_of_the_archive_leave_them(
+    memory: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run takes an answer, and ends, after its messages were looked at and before its records are."""
+    handler = Asking(journal=memory).run(run_id="doc")
+    await question(handler)
+    store = memory._shared.store
+    unconsumed = store.unconsumed
+
+    async def then_taken(run: int) -> Any:
+        assert await memory.send("doc", Answer(text="yes"), message_id="mail-1")
+        waiting = await unconsumed(run)
+        await handler
+        return waiting
+
+    monkeypatch.setattr(store, "unconsumed", then_taken)
+    archive = await archive_of(memory, "doc")
+    lines = [json.loads(line) for line in archive.splitlines()]
+    assert lines[0]["status"] == "completed"
+    assert [line["name"] for line in lines if line.get("kind") == "MessageReceived"] == ["mail-1"]
+    assert not [line for line in lines if "message" in line]
 
 
 # -- Which run it is ---------------------------------------------------------------------------------------------------
@@ -516,6 +575,9 @@ async def test_messages_from_an_archive_are_as_restricted_as_others(memory: Jour
         one, two = ({**letter, "message": name, "kind": "answer", "wait_id": "w"} for name in "ab")
         await refused(other, with_messages(one, two), "two messages answer")
         await other.import_(io.BytesIO(with_messages(letter)))
+    ended = forged(await finished(memory), lambda contents: contents.insert(-1, letter))
+    async with Journal("memory://") as other:
+        await refused(other, ended, "a run that has ended")
 
 
 # -- Code and keys -----------------------------------------------------------------------------------------------------
