@@ -40,6 +40,7 @@ from durable_flow.serializers.pickle import PickleSerializer
 from .flows import Answer, Asking, Order, Shop, question, recorded, streamed, until
 
 Pair = tuple[Journal, Journal]
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(params=["from", "to"])
@@ -284,6 +285,16 @@ async def test_messages_are_as_the_records_of_the_archive_leave_them(
     assert lines[0]["status"] == "completed"
     assert [line["name"] for line in lines if line.get("kind") == "MessageReceived"] == ["mail-1"]
     assert not [line for line in lines if "message" in line]
+
+
+async def test_an_archive_of_the_first_version_goes_on(journal: Journal) -> None:
+    """A file that is never written again: a run that waits for an answer, and the answer, untaken."""
+    info = await journal.import_(HERE / "archive_v1.jsonl")
+    assert (info.run_id, info.status, info.seq) == ("doc", "waiting", 6)
+    assert await journal.pending() == []
+    flow = Asking(journal=journal)
+    assert await (await flow.resume("doc")) == "yes"
+    assert flow.ran == ["answered yes"]
 
 
 # -- Which run it is ---------------------------------------------------------------------------------------------------
