@@ -10,6 +10,7 @@ from .context import Context, get_step_context
 from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
+    ArchiveError,
     ContextSerdeError,
     ContextStateError,
     DeserializationError,
@@ -60,7 +61,7 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import ArchiveInfo, ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -100,6 +101,7 @@ from .retry_policy import (
 from .serializers import JsonSerializer, Seal, Serializer, register_adapter, register_alias
 from .service import ServiceManager
 from .upcasting import upcast
+from .version import __version__ as __version__
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -121,11 +123,12 @@ if TYPE_CHECKING:
     from .utils import validate_step_signature as validate_step_signature
     from .workflow import WorkflowMeta as WorkflowMeta
 
-__version__ = "0.1.0"
 
 __all__ = [
     "All",
     "AlreadyAnsweredError",
+    "ArchiveError",
+    "ArchiveInfo",
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",

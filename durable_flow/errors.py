@@ -22,6 +22,7 @@ DurableFlowError
 ├── SerializationError               a value that cannot be encoded exactly, with its path (also a ValueError)
 ├── DeserializationError             stored bytes that cannot be decoded
 ├── PayloadTooLargeError             more than `max_payload_bytes`
+├── ArchiveError                     an exported run that cannot be imported, or written (also a ValueError)
 └── JournalError                     the database
     ├── JournalUrlError              a URL that names no usable database
     ├── JournalUnavailableError      it cannot be reached, read or written
@@ -150,6 +151,13 @@ class DeserializationError(DurableFlowError, ValueError):
 
 class PayloadTooLargeError(SerializationError):
     """An encoded event or value is larger than the journal's `max_payload_bytes`."""
+
+
+class ArchiveError(DurableFlowError, ValueError):
+    """An archive of a run is damaged, incomplete, too large, of an unknown version, or holds what is not accepted.
+
+    Nothing was imported.
+    """
 
 
 class JournalError(DurableFlowError):

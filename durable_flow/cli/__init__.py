@@ -34,6 +34,15 @@ _DB_COMMANDS = {
     "sql": ("print the SQL that creates the tables, without connecting", _SQL),
 }
 
+_EXPORT = """\
+Write all that is recorded of a run to FILE: JSON lines with a hash chain, compressed if the name ends in .gz. The run
+is not disturbed. It is not encrypted unless the journal is. Runs that it started are not in it: export them as well.
+"""
+_IMPORT = """\
+Make the run of an archive one of this database: all of it or nothing, and only if the archive is whole. It is the same
+run with the same idempotency keys, so only one of the two may go on: cancel the other, or leave it as it is.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of this process) name and return the exit code."""
@@ -43,6 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .db import run
 
         return run(options.db_command, options.url)
+    if options.command == "export":
+        from .archives import export
+
+        return export(options.run_id, options.file, options.url)
+    if options.command == "import":
+        from .archives import import_
+
+        return import_(options.file, options.url, options.run_id, options.allow_codec)
     from .demo import Demo
 
     return Demo(question=options.question, corpus=options.corpus, answer=options.answer, yes=options.yes).run()
@@ -63,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--yes", action="store_true", help="answer every question with yes")
     answers.add_argument("--answer", choices=["yes", "no"], help="answer the question that is open, then go on")
     _add_db(commands)
+    _add_archives(commands)
     return parser
 
 
@@ -71,12 +89,34 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     kinds = db.add_subparsers(dest="db_command", required=True, metavar="COMMAND")
     for name, (summary, description) in _DB_COMMANDS.items():
         command = kinds.add_parser(name, help=summary, description=description)
-        command.add_argument(
-            "--url",
-            help="the journal's database, e.g. postgresql://user@host/database; default: the environment's "
-            "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
-            "sqlite:///durable_flow.db",
-        )
+        _add_url(command)
+
+
+def _add_archives(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser("export", help="write a run to a file", description=_EXPORT)
+    export.add_argument("run_id", metavar="RUN_ID", help="the run")
+    export.add_argument("file", metavar="FILE", help="the archive; what stood there is replaced when it is complete")
+    _add_url(export)
+    importing = commands.add_parser("import", help="read a run from a file", description=_IMPORT)
+    importing.add_argument("file", metavar="FILE", help="the archive")
+    importing.add_argument("--run-id", metavar="RUN_ID", help="the run's id here; default: the one that it had")
+    importing.add_argument(
+        "--allow-codec",
+        action="append",
+        default=[],
+        metavar="CODEC",
+        help="accept data of this codec, too, as pickle: whoever wrote them may run code where they are read",
+    )
+    _add_url(importing)
+
+
+def _add_url(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--url",
+        help="the journal's database, e.g. postgresql://user@host/database; default: the environment's "
+        "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
+        "sqlite:///durable_flow.db",
+    )
 
 
 def _question(text: str) -> str:

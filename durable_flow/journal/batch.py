@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DurableFlowError
 from . import sql
-from .encode import Changes, Encoded, seal_rows
+from .changes import apply_changes
+from .encode import Encoded, seal_rows
 from .protocol import Claim
 from .units import AppendUnit, CallUnit, CreateUnit, Unit, fenced, refused
 
@@ -52,7 +53,7 @@ class Batch:
             self.connection.execute(text, params)
         for one in encoded:
             if one.changes is not None:
-                self._change(one.rows[0][0], one.changes)
+                apply_changes(self._execute, one.rows[0][0], one.changes)
         for append in appends:
             if append.update is not None and append not in self.outcomes:
                 self._execute(*append.update)
@@ -75,25 +76,6 @@ class Batch:
                 self.new_heads, self.rows = heads, rows
                 self.outcomes[unit] = _refusal(unit, exc)
             self.connection.execute("RELEASE one_unit")
-
-    def _change(self, run: int, changes: Changes) -> None:
-        this = {"run": run, "run_": run}
-        self._settle(this, changes.settled)
-        if changes.resumed_at is not None:
-            self._execute(sql.reopen_waits, this)
-            self._execute(sql.redeliver_messages, this)
-            self._settle(this, changes.settled_again)
-        for message, seq in changes.consumed:
-            self._execute(sql.consume_message, {**this, "id_": message, "consumed_seq": seq})
-        if changes.ended_at is not None:
-            self._execute(sql.end_waits, this)
-            self._execute(sql.undeliver_messages, {**this, "undelivered_at": changes.ended_at})
-        for columns in changes.opened.values():
-            self._execute(sql.open_wait, {**this, **columns})
-
-    def _settle(self, this: dict[str, Any], outcomes: Mapping[str, str]) -> None:
-        for wait_id, outcome in outcomes.items():
-            self._execute(sql.settle_wait, {**this, "wait_id_": wait_id, "outcome": outcome})
 
     def _execute(self, statement: sql.Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         return self.connection.execute(statement.text, {**statement.fixed, **values}).fetchall()

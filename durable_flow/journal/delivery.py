@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
+from ..errors import AlreadyAnsweredError, RunConflictError, RunFinishedError, RunNotFoundError
 from ..events import all_names
 from .protocol import FINAL_STATUSES, NewMessage
 
@@ -27,6 +27,15 @@ class Asked(NamedTuple):
 def no_such_run(run: int, url: str) -> RunNotFoundError:
     """Return the error for a run that the database does not have."""
     return RunNotFoundError(f"run {run}: there is no run of this key in {url}. Nothing was sent.")
+
+
+def same_run(run_id: str, there: str) -> RunConflictError:
+    """Return the error for a run to be imported that the journal has, under the id `there`."""
+    named = "under this id" if there == run_id else f"as {there}"
+    return RunConflictError(
+        f"run {run_id}: the journal has this run already, {named} (its uid is the same). Nothing was imported. "
+        f"Fork {there} for a copy that goes on by itself."
+    )
 
 
 def require_unfinished(run_id: str, status: str) -> None:

@@ -140,3 +140,21 @@ def parsed_schema(text: str | None) -> dict[str, Any] | None:
         return None
     schema: dict[str, Any] = json.loads(text)
     return schema
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveInfo:
+    """An exported run. `records`, `items` and `messages` are counts, `bytes` the size before any compression.
+
+    `hash` is that of the last line, and so of all: whoever gets it by another way knows that the archive is the one.
+    """
+
+    run_id: str
+    uid: str
+    workflow: str
+    status: str
+    records: int
+    items: int
+    messages: int
+    bytes: int
+    hash: str

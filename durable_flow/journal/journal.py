@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,11 +14,25 @@ from ..errors import DeserializationError, JournalError, RunNotFoundError, Seria
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
 from ..fold import fold
 from ..records import EncodedEvent, EncodedValue, Record
-from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer, require_key
+from ..serializers.base import MAX_PAYLOAD_BYTES, Seal, Serializer, require_key
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
+from ..version import __version__
+from .archive_files import ArchiveFile
+from .archives import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES, export_run, import_run
 from .deputies import deliver, deputy
-from .info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
+from .info import (
+    ArchiveInfo,
+    ChildInfo,
+    RunInfo,
+    StateInfo,
+    StreamItem,
+    TaskInfo,
+    WaitInfo,
+    at_moment,
+    moment,
+    parsed_schema,
+)
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
 from .runid import require_run_id
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
@@ -293,6 +307,51 @@ class Journal:
         row = await self._row(run_id)
         await self._shared.store.send(row.run, NewMessage("cancel", reason=reason))
         self._shared.hear([row.run])
+
+    # -- Archives ------------------------------------------------------------------------------------------------------
+
+    async def export(self, run_id: str, file: ArchiveFile) -> ArchiveInfo:
+        """Write all that is recorded of a run, up to its newest boundary, to a portable archive (docs/archives.md).
+
+        `file` is a path, which gets the whole archive or keeps what it had (compressed if it ends in ".gz"), or a file
+        opened for bytes. The run is not disturbed, and those that it started are not in it: each has its own archive.
+        Raises RunNotFoundError, DeserializationError for a record that cannot be read, ArchiveError, OSError.
+        """
+        row = await self._row(run_id)
+        return await export_run(self._shared.store, row.run, file, version=__version__, seal=self._seal)
+
+    async def import_(
+        self,
+        file: ArchiveFile,
+        new_run_id: str | None = None,
+        *,
+        allow_codecs: Collection[str] = (),
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_total_bytes: int = MAX_TOTAL_BYTES,
+        max_records: int = MAX_RECORDS,
+    ) -> RunInfo:
+        """Make the run of an archive one of this journal, in one transaction: all of it or nothing.
+
+        It is the same run, with its uid and so its idempotency keys: only one of the two may go on. `allow_codecs` are
+        further codecs, as "pickle", whose data are accepted; nothing is decoded here. The limits are for the archive
+        as it is read, uncompressed; `max_records` counts stream items and messages, too.
+
+        Raises ArchiveError for what is damaged, incomplete, too large or not accepted, RunConflictError if the journal
+        has the run, or another one of its id, RunIdError, OSError. Nothing was imported then.
+        """
+        run_id = await import_run(
+            self._shared.store, file, new_run_id, seal=self._seal, allow_codecs=allow_codecs,
+            max_line_bytes=max_line_bytes, max_total_bytes=max_total_bytes, max_records=max_records,
+            max_payload_bytes=self.max_payload_bytes,
+        )  # fmt: skip
+        row = await self._row(run_id)
+        self._shared.hear([row.run])
+        return self._info(row, ())
+
+    @property
+    def _seal(self) -> Seal | None:
+        """What closes the lines of archives, too."""
+        return getattr(self.settings, "seal", None)
 
     # -- Parts ---------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
 from typing import Any
 from uuid import uuid4
@@ -12,13 +12,16 @@ from uuid import uuid4
 from ..errors import JournalUnavailableError, RunFenced
 from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut, StateImported
 from ..snapshot import decode_state, open_waits
-from .delivery import no_such_run, require_unfinished
+from .delivery import no_such_run, require_unfinished, same_run
 from .memory_run import MemoryRun
 from .protocol import (
     FINAL_STATUSES,
     Append,
     Claim,
     Heard,
+    ImportedMessage,
+    ImportedPage,
+    ImportedRun,
     MessageRow,
     NewMessage,
     NewRun,
@@ -90,6 +93,34 @@ class MemoryStore:
             claim = Claim(run.run, new.run_id, new.uid, 1, len(records))
         await asyncio.sleep(0)
         return claim
+
+    async def import_run(
+        self, run: ImportedRun, pages: Callable[[], Iterable[ImportedPage]], messages: Sequence[ImportedMessage]
+    ) -> int | None:
+        """Keep a run as it is in another journal, see JournalStore."""
+        run_id, uid = run.new.run_id, run.new.uid
+        _check_text((run.new, run.status, *messages), f"run {run_id}")
+        self._check_open()
+        for other in self._runs.values():
+            if other.new.uid == uid:
+                raise same_run(run_id, other.new.run_id)
+        if run_id in self._keys:
+            return None
+        made = MemoryRun(
+            next(self._next_run), run.new, run.created_at, run.status, run.epoch, None, run.wake_at, run.updated_at,
+            run.finished_at, line(run.error),
+        )  # fmt: skip
+        for page in pages():
+            _check_text(tuple(page.records), f"run {run_id}")
+            made.keep(page.records)
+        for message, undelivered in messages:
+            row = message._replace(id=next(self._next_message), run=made.run)
+            (made.undelivered if undelivered else made.messages)[row.id] = row
+            made.sent.add(row.message_id)
+        self._runs[made.run] = made
+        self._keys[run_id] = made.run
+        self._stats["rows"] += len(made.records)
+        return made.run
 
     async def append(self, append: Append) -> None:
         """Keep the records, see JournalStore. Raises RunFenced, or SerializationError for text no database takes."""
@@ -240,6 +271,15 @@ class MemoryStore:
         """Return the unconsumed messages of these runs in id order."""
         self._check_open()
         return sorted(row for run in set(runs) & self._runs.keys() for row in self._runs[run].messages.values())
+
+    async def unconsumed(self, run: int) -> list[ImportedMessage]:
+        """Return the messages that the run has not taken, also those that an end of it has left over, in id order."""
+        self._check_open()
+        if run not in self._runs:
+            return []
+        found = self._runs[run]
+        rows = [ImportedMessage(row, False) for row in found.messages.values()]
+        return sorted(rows + [ImportedMessage(row, True) for row in found.undelivered.values()])
 
     async def waiting_messages(self, worker: WorkerId) -> list[int]:
         """Return the keys of the runs owned by `worker` that have unconsumed messages."""

@@ -103,6 +103,8 @@ class MemoryRun:
                 case MessageReceived():
                     self.messages.pop(fact.row, None)
                     self.undelivered.pop(fact.row, None)
+                    if fact.message_id is not None:
+                        self.sent.add(fact.message_id)
                 case RunCompleted() | RunFailed() | RunCancelled() | RunTimedOut():
                     for wait_id in self.waits:
                         self.settle(wait_id, _ENDED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -162,6 +162,33 @@ class StreamRow(NamedTuple):
     task: int | None = None
 
 
+class ImportedRun(NamedTuple):
+    """What the row of a run from another journal says; times in microseconds. Nobody owns it."""
+
+    new: NewRun
+    status: str
+    epoch: int
+    wake_at: int | None
+    created_at: int
+    updated_at: int
+    finished_at: int | None
+    error: str | None
+
+
+class ImportedPage(NamedTuple):
+    """Records as another journal has them, with the items that they published, all written in one epoch."""
+
+    epoch: int
+    records: Sequence[Record]
+
+
+class ImportedMessage(NamedTuple):
+    """A message that a run has not taken; `undelivered`: an end of the run has left it over."""
+
+    message: MessageRow
+    undelivered: bool
+
+
 class JournalStore(Protocol):
     """Where journals are kept. Every method may raise JournalUnavailableError; none leaves anything half-written."""
 
@@ -192,6 +219,15 @@ class JournalStore(Protocol):
         """Queue an append in the loop's thread; the future ends as `append` would. The engine's hot path.
 
         Raises SerializationError or PayloadTooLargeError at once for what the database would refuse.
+        """
+
+    async def import_run(
+        self, run: ImportedRun, pages: Callable[[], Iterable[ImportedPage]], messages: Sequence[ImportedMessage]
+    ) -> int | None:
+        """Write a run as it is in another journal, all of it or nothing, and return its key; None if its run id exists.
+
+        `pages` may be asked for more than once, from another thread. Messages that records have taken keep their ids.
+        Raises RunConflictError if the journal has a run with this uid, and what `pages` raises.
         """
 
     async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
@@ -238,6 +274,9 @@ class JournalStore(Protocol):
 
     async def messages(self, runs: Sequence[int]) -> list[MessageRow]:
         """Return the unconsumed messages of these runs in id order."""
+
+    async def unconsumed(self, run: int) -> list[ImportedMessage]:
+        """Return the messages that the run has not taken, also those that an end of it has left over, in id order."""
 
     async def waiting_messages(self, worker: WorkerId) -> list[int]:
         """Return the keys of the runs owned by `worker` that have unconsumed messages. Cheap: it is polled."""

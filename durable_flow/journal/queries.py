@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
 from .encode import MESSAGE_KIND, STREAM_KIND, unseal
-from .protocol import FINAL_STATUSES, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
+from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
 from .rows import to_fact
 from .shielded import shielded
 from .tables import journal, messages, runs, stream, waits, workers
@@ -49,16 +49,17 @@ _open_waits = (
     .where(waits.c.outcome.is_(None))
     .order_by(waits.c.opened_at, waits.c.run, waits.c.seq)
 )  # fmt: skip
-_messages = (
+_all_messages = (
     select(
         messages.c.id, messages.c.run, messages.c.message_id, messages.c.kind, messages.c.wait_id, messages.c.step,
         messages.c.reason, messages.c.name, messages.c.codec, messages.c.payload, messages.c.seal, messages.c.v,
-        runs.c.run_id, runs.c.uid,
+        runs.c.run_id, runs.c.uid, messages.c.undelivered_at,
     )
     .join_from(messages, runs, messages.c.run == runs.c.run)
-    .where(*_unconsumed)
     .order_by(messages.c.id)
 )  # fmt: skip
+_messages = _all_messages.where(*_unconsumed)
+_unconsumed_messages = _all_messages.where(messages.c.consumed_seq.is_(None))
 
 # Keys in one statement: SQLite takes 32,766 parameters, and the text should not grow without bound.
 _MANY = 5_000
@@ -204,12 +205,26 @@ class SqlQueries:
         found = []
         keys = sorted(set(runs_))
         for at in range(0, len(keys), _MANY):
-            for row in await self._rows(_messages.where(messages.c.run.in_(keys[at : at + _MANY]))):
-                id_, run, message_id, kind, wait_id, step, reason, name, codec, payload, seal, v, run_id, uid = row
-                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=0, kind=MESSAGE_KIND)
-                event = EncodedEvent(name, codec, v, payload or b"") if name is not None else None
-                found.append(MessageRow(id_, run, message_id, kind, event, wait_id, step, reason))
+            rows = await self._message_rows(_messages.where(messages.c.run.in_(keys[at : at + _MANY])))
+            found += [row.message for row in rows]
         return sorted(found)
+
+    async def unconsumed(self, run: int) -> list[ImportedMessage]:
+        """Return the messages that the run has not taken, also those that an end of it has left over, in id order.
+
+        Raises DeserializationError.
+        """
+        return await self._message_rows(_unconsumed_messages.where(messages.c.run == run))
+
+    async def _message_rows(self, statement: Select[Any]) -> list[ImportedMessage]:
+        found = []
+        for row in await self._rows(statement):
+            id_, run, message_id, kind, wait_id, step, reason, name, codec, payload, seal, v, run_id, uid, left = row
+            payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=0, kind=MESSAGE_KIND)
+            event = EncodedEvent(name, codec, v, payload or b"") if name is not None else None
+            message = MessageRow(id_, run, message_id, kind, event, wait_id, step, reason)
+            found.append(ImportedMessage(message, left is not None))
+        return found
 
     async def waiting_messages(self, worker: WorkerId) -> list[int]:
         """Return the keys of the runs owned by `worker` that have unconsumed messages."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     insert,
     null,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -175,6 +176,58 @@ undeliver_messages = Statement(
 redeliver_messages = Statement(
     update(messages).where(*_unconsumed, messages.c.kind != "cancel").values(undelivered_at=null())
 )
+
+# Runs that come from another journal.
+
+
+def _upsert_nothing(table: Table, columns: Sequence[Column[Any]], *keys: Column[Any]) -> Statement:
+    """Return a statement that inserts a row unless there is one with the same keys, and returns its first column."""
+    first = next(iter(table.columns))
+    lite, postgres = (
+        new.on_conflict_do_nothing(index_elements=keys).returning(first)
+        for new in (sqlite.insert(table), postgresql.insert(table))
+    )
+    return Statement(lite, [column.name for column in columns], postgres=postgres)
+
+
+class ManyRows:
+    """Inserts rows of a table, so many at a time as are good for a driver that is asked for each statement."""
+
+    def __init__(self, table: Table, columns: Sequence[Column[Any]]):
+        self._names = [column.name for column in columns]
+        self._inserts = {
+            size: Statement(
+                insert(table).values(
+                    [{c.name: bindparam(f"{c.name}_{n}", type_=c.type) for c in columns} for n in range(size)]
+                )
+            )
+            for size in (32, 1)
+        }
+
+    def split(self, rows: Sequence[Params]) -> list[tuple[Statement, dict[str, Any]]]:
+        """Return statements and their parameters that insert the rows in order."""
+        statements = []
+        at = 0
+        for size, statement in self._inserts.items():
+            while len(rows) - at >= size:
+                some = enumerate(rows[at : at + size])
+                values = {f"{name}_{n}": part for n, row in some for name, part in zip(self._names, row, strict=True)}
+                statements.append((statement, values))
+                at += size
+        return statements
+
+
+insert_records = ManyRows(journal, JOURNAL_COLUMNS)
+insert_items = ManyRows(stream, STREAM_COLUMNS)
+insert_run = _upsert_nothing(runs, NEW_RUN_COLUMNS, runs.c.run_id)
+run_by_uid = Statement(select(runs.c.run, runs.c.run_id).where(runs.c.uid == bindparam("uid_")).limit(1))
+# Two that import one archive at once under two run ids would not see each other; SQLite has one writer.
+lock_uid = Statement(
+    select(bindparam("uid_", type_=runs.c.uid.type)),
+    postgres=select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("uid_", type_=runs.c.uid.type), 0))),
+)
+insert_any_message = Statement(insert(messages), (*(c.name for c in messages.columns if c.name != "id"),))
+savepoint, undo_savepoint = (Statement(text(f"{word} SAVEPOINT import_run".strip())) for word in ("", "ROLLBACK TO"))
 
 # Messages from others.
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..records import Record
-from . import calls
+from . import calls, imports
 from .encode import check_text, encode
-from .protocol import FINAL_STATUSES, Append, Claim, NewMessage, NewRun, RunUpdate, WorkerId
+from .protocol import (
+    FINAL_STATUSES,
+    Append,
+    Claim,
+    ImportedMessage,
+    ImportedPage,
+    ImportedRun,
+    NewMessage,
+    NewRun,
+    RunUpdate,
+    WorkerId,
+)
 from .queries import SqlQueries
 from .text import line
 from .units import AppendUnit, CreateUnit
@@ -116,6 +127,14 @@ class SqlStore(SqlQueries, Generic[W]):
         """
         call = calls.send(run, message, self.now(), url=self.url, seal=self._seal, limit=self._limit)
         return bool(await self._call(call))
+
+    async def import_run(
+        self, run: ImportedRun, pages: Callable[[], Iterable[ImportedPage]], messages: Sequence[ImportedMessage]
+    ) -> int | None:
+        """Write a run as it is in another journal, see JournalStore."""
+        call = imports.import_run(run, pages, messages, self.now(), seal=self._seal, limit=self._limit)
+        key: int | None = await self._call(call)
+        return key
 
     async def heartbeat(self, worker: WorkerId) -> None:
         """Insert or refresh the worker's row."""

@@ -18,7 +18,7 @@ PACKAGE = Path(durable_flow.__file__).parent
 
 # Packages stand for everything in them.
 FLOORS = {
-    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs", "upcasting"},
+    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs", "upcasting", "version"},
     1: {
         "fold",
         "fold_joins",

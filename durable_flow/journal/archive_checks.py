@@ -1,0 +1,216 @@
+"""What an archive must hold to be imported: records that fold, and nothing that is not looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ArchiveError, DurableFlowError, RunIdError
+from ..fold import evolve
+from ..records import (
+    EncodedEvent,
+    EncodedValue,
+    Fact,
+    MessageReceived,
+    RunStarted,
+    StateImported,
+    StreamPublished,
+    StreamReset,
+)
+from ..snapshot import decode_state, with_payloads
+from ..state import RUNNING, RunState
+from .archive import Footer, ItemLine, Manifest, RecordLine
+from .encode import encode
+from .protocol import ImportedMessage, ImportedRun, NewRun
+from .runid import require_run_id
+
+SAFE_CODEC = "json"
+
+
+class Checks:
+    """Takes the lines of an archive in order. Each method raises ArchiveError for what does not belong there."""
+
+    def __init__(self, manifest: Manifest, *, codecs: Collection[str], max_records: int, max_payload_bytes: int):
+        try:
+            require_run_id(manifest.run_id)
+        except RunIdError as error:
+            raise ArchiveError(str(error)) from error
+        self.manifest = manifest
+        self.messages: list[ImportedMessage] = []
+        self.footer: Footer | None = None
+        self._state = RunState()
+        self._codecs = {SAFE_CODEC, *codecs}
+        self._max_records = max_records
+        self._limit = max_payload_bytes
+        self._items = 0
+        # The positions of the items that the last record has published and that were not read yet.
+        self._awaited = range(0)
+        self._message_ids: set[str] = set()
+        self._answered: set[str] = set()
+        self._ended_at: int | None = None
+
+    def take(self, line: RecordLine | ItemLine | ImportedMessage | Footer) -> None:
+        """Check the next line."""
+        if self.footer is not None:
+            raise ArchiveError("something follows the footer")
+        if self._awaited and not isinstance(line, ItemLine):
+            raise ArchiveError(f"stream item {self._awaited[0]} is missing")
+        match line:
+            case RecordLine():
+                self._record(line)
+            case ItemLine():
+                self._item(line)
+            case ImportedMessage():
+                self._message(line)
+            case Footer():
+                self._end(line)
+        if self._state.seq + self._items + len(self.messages) > self._max_records:
+            raise ArchiveError(f"it holds more than max_records = {self._max_records:,} records, items and messages")
+
+    def imported_run(self, run_id: str) -> ImportedRun:
+        """Return the row of the run, as its records have it."""
+        state, manifest = self._state, self.manifest
+        status = state.status
+        error = state.attention
+        if state.ended and state.error is not None:
+            error = f"{state.error.type}: {state.error.message}"[:500]
+        return ImportedRun(
+            NewRun(run_id, state.uid, state.workflow, manifest.shape), status, state.epoch,
+            None if status == RUNNING else state.wake_at, manifest.created_at, state.last_at,
+            self._ended_at if state.ended else None, error,
+        )  # fmt: skip
+
+    def _record(self, line: RecordLine) -> None:
+        record, state = line.record, self._state
+        fact = record.fact
+        if self.messages:
+            raise ArchiveError("a record stands behind the messages")
+        if record.seq != state.seq + 1:
+            raise ArchiveError(f"it is record {record.seq} where record {state.seq + 1} belongs")
+        if isinstance(fact, RunStarted) != (record.seq == 1):
+            raise ArchiveError("the first record of a run, and no other one, says that it was started")
+        if not _fits(fact, type(fact)):
+            raise ArchiveError(f"a {type(fact).__name__} has a field of the wrong type")
+        if line.codec is not None:
+            self._require_codec(line.codec)
+        self._require_codecs_of(fact)
+        if isinstance(fact, StreamPublished):
+            if fact.first != state.position + 1:
+                raise ArchiveError(f"it publishes position {fact.first} where position {state.position + 1} belongs")
+            self._awaited = range(fact.first, fact.first + len(fact.digests))
+        if isinstance(fact, StreamReset) and fact.position != state.position + 1:
+            raise ArchiveError(f"it resets at position {fact.position} where {state.position + 1} belongs")
+        if isinstance(fact, MessageReceived) and fact.message_id is not None:
+            self._require_new_message(fact.message_id)
+        was_ended = state.ended
+        try:
+            evolve(state, record)
+            # As it will be written: also its texts and sizes are then known to be taken.
+            encode(0, self.manifest.run_id, record.seq - 1, line.epoch, [record], self._limit)
+        except DurableFlowError as error:
+            raise ArchiveError(str(error)) from error
+        except Exception as error:
+            raise ArchiveError(
+                f"the records do not fold: {type(fact).__name__} does not follow from those before ({error!r})"
+            ) from error
+        if state.epoch != line.epoch:
+            raise ArchiveError(f"it is of epoch {line.epoch}, and the run was at epoch {state.epoch} then")
+        if state.ended and not was_ended:
+            self._ended_at = record.at
+
+    def _item(self, line: ItemLine) -> None:
+        if not self._awaited or line.position != self._awaited[0]:
+            raise ArchiveError(f"stream item {line.position} does not belong here")
+        self._awaited = self._awaited[1:]
+        self._items += 1
+        self._require_codec(line.event.codec)
+        self._require_size(line.event)
+
+    def _message(self, line: ImportedMessage) -> None:
+        self._require_new_message(line.message.message_id)
+        if self._state.ended and not line.undelivered:
+            raise ArchiveError("a message is to be delivered to a run that has ended")
+        if line.message.event is not None:
+            # What others send is never taken from another codec.
+            if line.message.event.codec != SAFE_CODEC:
+                raise ArchiveError(f"a message in the codec {line.message.event.codec!r:.50} is never accepted")
+            self._require_size(line.message.event)
+        wait_id = line.message.wait_id
+        if wait_id is not None:
+            if wait_id in self._answered:
+                raise ArchiveError(f"two messages answer the wait {wait_id!r:.100}")
+            self._answered.add(wait_id)
+        self.messages.append(line)
+
+    def _end(self, footer: Footer) -> None:
+        manifest, state = self.manifest, self._state
+        counted = Footer(state.seq, self._items, len(self.messages))
+        if not footer == counted == Footer(manifest.records, manifest.items, manifest.messages):
+            raise ArchiveError("it does not hold what the manifest and the footer count")
+        if state.boundary != state.seq or not state.seq:
+            raise ArchiveError("its last record is no boundary")
+        if (manifest.uid, manifest.workflow, manifest.status) != (state.uid, state.workflow, state.status):
+            raise ArchiveError("its records are those of another run than the manifest's")
+        self.footer = footer
+
+    def _require_new_message(self, message_id: str) -> None:
+        if message_id in self._message_ids:
+            raise ArchiveError(f"the message {message_id!r:.100} is there twice")
+        self._message_ids.add(message_id)
+
+    def _require_codecs_of(self, fact: Fact) -> None:
+        for payload in _payloads(fact):
+            self._require_codec(payload.codec)
+        if isinstance(fact, StateImported):
+            try:
+                with_payloads(decode_state(fact.state), self._accepted)
+            except (DurableFlowError, RecursionError) as error:
+                raise ArchiveError(f"the state that the run goes on from is not accepted: {error}") from error
+
+    def _accepted(self, payload: EncodedEvent | EncodedValue) -> EncodedEvent | EncodedValue:
+        self._require_codec(payload.codec)
+        return payload
+
+    def _require_codec(self, codec: str) -> None:
+        if codec not in self._codecs:
+            raise ArchiveError(
+                f"it holds data of the codec {codec!r:.50}, and reading them may run code. If you trust whoever "
+                f"exported this archive, import it with allow_codecs=[{codec!r:.50}]"
+            )
+
+    def _require_size(self, event: EncodedEvent) -> None:
+        if len(event.data) > self._limit:
+            raise ArchiveError(
+                f"an event takes {len(event.data):,} bytes, more than max_payload_bytes = {self._limit:,}"
+            )
+
+
+def _payloads(value: Any) -> Iterator[EncodedEvent | EncodedValue]:
+    if isinstance(value, EncodedEvent | EncodedValue):
+        yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _payloads(part)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type, with all that is in it: what was read from data may be of any."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return type(value) is tuple and all(_fits(part, arguments[0]) for part in value)
+    cls: Any = type(value)
+    if cls is not (NoneType if hint is None else hint):
+        return False
+    if hasattr(hint, "_fields"):
+        return all(_fits(part, part_hint) for part, part_hint in zip(value, _hints(hint), strict=True))
+    return True
+
+
+@cache
+def _hints(cls: Any) -> tuple[Any, ...]:
+    hints = get_type_hints(cls)
+    return tuple(hints[name] for name in cls._fields)

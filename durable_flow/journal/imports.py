@@ -1,0 +1,114 @@
+"""Writing a run of another journal into a SQL database, within one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import DurableFlowError
+from ..records import MessageReceived, Record
+from . import sql
+from .calls import Call
+from .changes import apply_changes
+from .delivery import same_run
+from .encode import MESSAGE_KIND, check_event, check_text, encode, seal_rows
+from .protocol import ImportedMessage, ImportedPage, ImportedRun
+from .text import line
+from .units import Execute
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
+
+
+def import_run(
+    run: ImportedRun,
+    pages: Callable[[], Iterable[ImportedPage]],
+    messages: Sequence[ImportedMessage],
+    now: int,
+    *,
+    seal: Seal | None,
+    limit: int,
+) -> Call:
+    """Write a run with its records, items, waits and messages: gives its key, None if its run id exists."""
+    run_id, uid = run.new.run_id, run.new.uid
+    for text in (*run.new, run.status):
+        check_text(text, run_id, "run")
+    for message, _ in messages:
+        for part in (message.message_id, message.kind, message.wait_id, message.step, message.reason):
+            check_text(part or "", run_id, "message")
+        if message.event is not None:
+            check_event(message.event, run_id, limit)
+    values = dict(
+        zip(
+            [column.name for column in sql.NEW_RUN_COLUMNS],
+            (
+                *run.new, run.status, run.epoch, None, run.wake_at, run.created_at, run.updated_at, run.finished_at,
+                line(run.error),
+            ),
+            strict=True,
+        )
+    )  # fmt: skip
+
+    def call(execute: Execute, again: bool) -> int | None:
+        execute(sql.lock_uid, {"uid_": uid})
+        same = execute(sql.run_by_uid, {"uid_": uid})
+        if same:
+            key, name = same[0]
+            if again and name == run_id:
+                return int(key)
+            raise same_run(run_id, name)
+        execute(sql.savepoint, {})
+        try:
+            made = execute(sql.insert_run, values)
+            if not made:
+                return None
+            key = int(made[0][0])
+            after = 0
+            for epoch, records in pages():
+                _write(execute, key, run_id, uid, after, epoch, records, seal, limit)
+                after += len(records)
+            for message in messages:
+                execute(sql.insert_any_message, _message_values(message, key, uid, now, seal))
+        except DurableFlowError:
+            # The others end the transaction; these are one unit's own, and the writer goes on with the rest.
+            execute(sql.undo_savepoint, {})
+            raise
+        return key
+
+    return call
+
+
+def _write(
+    execute: Execute, run: int, run_id: str, uid: str, after: int, epoch: int, records: Sequence[Record],
+    seal: Seal | None, limit: int,
+) -> None:  # fmt: skip
+    encoded = encode(run, run_id, after, epoch, records, limit)
+    if seal is not None:
+        encoded = seal_rows(encoded, seal, uid)
+    for statement, values in (*sql.insert_records.split(encoded.rows), *sql.insert_items.split(encoded.stream)):
+        execute(statement, values)
+    if encoded.changes is not None:
+        # Their rows have other ids here; they are written below.
+        encoded.changes.consumed.clear()
+        apply_changes(execute, run, encoded.changes)
+    for record in records:
+        if isinstance(record.fact, MessageReceived) and record.fact.message_id is not None:
+            execute(sql.insert_any_message, {
+                **dict.fromkeys(sql.insert_any_message.names), "run": run, "message_id": record.fact.message_id,
+                "kind": record.fact.kind, "sent_at": record.at, "consumed_seq": record.seq,
+            })  # fmt: skip
+
+
+def _message_values(imported: ImportedMessage, run: int, uid: str, now: int, seal: Seal | None) -> dict[str, object]:
+    message, event = imported.message, imported.message.event
+    payload = event.data if event is not None else None
+    if seal is not None and payload is not None:
+        payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
+    return {
+        "run": run, "message_id": message.message_id, "kind": message.kind,
+        "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
+        "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
+        "v": event.v if event is not None else None, "wait_id": message.wait_id, "step": message.step,
+        "reason": message.reason, "sent_at": now, "consumed_seq": None,
+        "undelivered_at": now if imported.undelivered else None,
+    }  # fmt: skip
