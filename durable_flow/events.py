@@ -29,12 +29,14 @@ class Event(BaseModel):
         event_name: the name under which the journal stores this event; default is the class's `__qualname__`.
         event_version: stored with every event, so that `@upcast` can change old ones on reading.
         event_aliases: names under which events of this class were stored before it was renamed.
+        event_serializer: stores the events of this class and its subclasses, instead of their workflow's serializer.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow")
     event_name: ClassVar[str]
     event_version: ClassVar[int] = 1
     event_aliases: ClassVar[tuple[str, ...]] = ()
+    event_serializer: ClassVar[Any] = None
     _stored_name: ClassVar[str] = "Event"
 
     @classmethod

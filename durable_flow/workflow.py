@@ -447,8 +447,11 @@ def _program(workflow: Workflow, settings: WorkflowSettings, where: Journal | st
     journal = where if isinstance(where, Journal) else None
     serializer = require_key(settings.serializer) or (journal.serializer if journal is not None else None) or exact
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES
+    for cls in table.event_classes:
+        require_key(cls.event_serializer)
     # Messages are always JSON.
-    codec = Codec(serializer, readers=(exact,), max_payload_bytes=limit)
+    readers = (*(journal.readers if journal is not None else ()), exact)
+    codec = Codec(serializer, readers=readers, max_payload_bytes=limit, per_class=True)
     injector = Injector(table.steps.values(), settings.service_manager, settings.resource_manager)
     return WorkflowProgram(
         workflow, table, codec, name=settings.name, timeout=settings.timeout, verbose=settings.verbose, journal=where,

@@ -12,6 +12,7 @@ from ..records import EncodedValue
 from ..state import COMPLETED
 from .beginning import begins_alike, first_facts, recorded_beginning
 from .outcome import Outcome
+from .readable import require_readable
 
 if TYPE_CHECKING:
     from .attachment import Attachment
@@ -67,6 +68,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     attachment.found = state
     if state.ended == COMPLETED:
         assert state.result is not None
+        await require_readable(store, row, program.codec, state)
         return Outcome.completed(program.codec.decode_event(state.result))
     if not state.ended and not state.attention:
         return None

@@ -5,17 +5,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DurableFlowError
 from . import sql
 from .changes import apply_changes
-from .encode import Encoded, seal_rows
+from .encode import Encoded
 from .protocol import Claim
+from .seals import Seals, seal_rows
 from .units import AppendUnit, CallUnit, CreateUnit, Unit, fenced, refused
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 
 @dataclass(slots=True)
@@ -26,11 +24,12 @@ class Batch:
     """
 
     connection: sqlite3.Connection
-    seal: Seal | None
+    seals: Seals
     heads: dict[int, tuple[int, int]]
     """Epoch and seq of runs as this writer has left them: saves a look into the journal for each append."""
     outcomes: dict[Unit, Any] = field(default_factory=dict)
     new_heads: dict[int, tuple[int, int]] = field(default_factory=dict)
+    uids: dict[int, str] = field(default_factory=dict)
     rows: int = 0
 
     def apply(self, units: Sequence[Unit]) -> None:
@@ -56,7 +55,8 @@ class Batch:
                 apply_changes(self._execute, one.rows[0][0], one.changes)
         for append in appends:
             if append.update is not None and append not in self.outcomes:
-                self._execute(*append.update)
+                statement, values = append.update
+                self._execute(statement, self.seals.seal_update(values, self.uids[append.run]))
         for unit in appends:
             self.outcomes.setdefault(unit, None)
         self.rows += len(rows)
@@ -100,7 +100,7 @@ class Batch:
                 self.outcomes[unit] = None
                 continue
             one = unit.encoded.of_run(run)
-            encoded.append(seal_rows(one, self.seal, uid) if self.seal is not None else one)
+            encoded.append(seal_rows(one, self.seals, uid))
             self.new_heads[run] = (1, len(one.rows))
             self.outcomes[unit] = Claim(run, run_id, uid, 1, len(one.rows))
         return encoded
@@ -121,6 +121,7 @@ class Batch:
             runs += runs[-1:] * ((1 << (len(runs) - 1).bit_length()) - len(runs))
             for run, epoch, uid in self.connection.execute(sql.select_epochs(len(runs)), runs).fetchall():
                 found[run] = epoch, uid
+                self.uids[run] = uid
         for unit in appends:
             if unit.again and self._appended_before(unit):
                 self.outcomes[unit] = None
@@ -138,7 +139,7 @@ class Batch:
                 self.outcomes[unit] = fenced(unit, f"its last record is {seq}")
                 continue
             self.new_heads[unit.run] = (epoch, unit.after + len(unit.encoded.rows))
-            encoded.append(seal_rows(unit.encoded, self.seal, uid) if self.seal is not None else unit.encoded)
+            encoded.append(seal_rows(unit.encoded, self.seals, uid))
         return encoded
 
     def _appended_before(self, unit: AppendUnit) -> bool:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from ..records import Record, RunClaimed
 from . import sql
 from .delivery import Asked, answered_wait, no_such_run, require_unfinished
-from .encode import MESSAGE_KIND, check_event, check_text, encode
+from .encode import check_event, check_text, encode
 from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId, is_at_rest
+from .seals import MESSAGE_KIND, REASON_KIND, Seals
 from .text import line
 from .units import Execute
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 Call = Callable[[Execute, bool], Any]
 
@@ -102,7 +100,7 @@ def forget(worker: WorkerId) -> Call:
     return call
 
 
-def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None, limit: int) -> Call:
+def send(run: int, message: NewMessage, now: int, *, url: str, seals: Seals, limit: int) -> Call:
     """Insert a message: gives False if this message_id was sent before."""
     event = message.event
     for text in (message.kind, message.message_id, message.wait_id, message.step, message.reason):
@@ -126,15 +124,15 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seal: Seal | None
                 return again and sent[0][0] == now
             require_unfinished(run_id, status)
             wait_id = answered_wait(message, run_id, _asked(execute, run, message.wait_id))
-            payload = event.data if event is not None else None
-            if seal is not None and payload is not None:
-                payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
+            payload, seal = None, None
+            if event is not None:
+                payload, seal = seals.seal(event.data, uid=uid, seq=0, kind=MESSAGE_KIND.format(message_id))
+            reason = seals.seal_text(message.reason, uid=uid, seq=0, kind=REASON_KIND.format(message_id))
             if execute(sql.insert_message if wait_id is None else sql.insert_answer, {
                 "run": run, "message_id": message_id, "kind": "answer" if wait_id is not None else message.kind,
                 "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
-                "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
-                "v": event.v if event is not None else None, "wait_id": wait_id, "step": message.step,
-                "reason": message.reason, "sent_at": now,
+                "payload": payload, "seal": seal, "v": event.v if event is not None else None,
+                "wait_id": wait_id, "step": message.step, "reason": reason, "sent_at": now,
             }):  # fmt: skip
                 return True
             # Others changed the run in between (not on SQLite, where nobody can): look again.

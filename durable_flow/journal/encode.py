@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
-from ..errors import DeserializationError, PayloadTooLargeError
+from ..errors import PayloadTooLargeError
 from ..records import (
     EncodedEvent,
     MessageReceived,
@@ -24,19 +24,14 @@ from ..records import (
     WaitOpened,
     WaitTimedOut,
 )
+from ..serializers.compression import COMPRESSED_ABOVE
 from ..snapshot import decode_state, open_waits
 from . import sql
 from .rows import to_columns
 from .text import is_fit, unfit
 
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
-
 # Places in the columns of a wait that hold text.
 _WAIT_STEP, _WAIT_NAME, _WAIT_CODEC = 2, 3, 5
-# Places in a row of `journal`, and in one of `stream`, that a seal needs.
-_SEQ, _KIND, _PAYLOAD, _SEAL = 1, 2, 9, 10
-_POSITION, _ITEM, _ITEM_SEAL = 1, 6, 7
 
 # Texts that were found fit for a database: few different ones in a program. Cleared when it has grown too large.
 _fit: set[str] = set()
@@ -81,17 +76,22 @@ class Changes:
 
 
 class Encoded:
-    """Rows to insert, and what they change in other tables; the run's key is filled in when it is known."""
+    """Rows to insert, and what they change in other tables; the run's key is filled in when it is known.
 
-    __slots__ = ("changes", "rows", "stream")
+    `large`: a payload among them is worth compressing.
+    """
 
-    def __init__(self, rows: list[sql.Params], stream: list[sql.Params], changes: Changes | None = None):
-        self.rows, self.stream, self.changes = rows, stream, changes
+    __slots__ = ("changes", "large", "rows", "stream")
+
+    def __init__(
+        self, rows: list[sql.Params], stream: list[sql.Params], changes: Changes | None = None, *, large: bool = False
+    ):
+        self.rows, self.stream, self.changes, self.large = rows, stream, changes, large
 
     def of_run(self, run: int) -> Encoded:
         """Return the same for a run whose key has just been given."""
         rows = [(run, *row[1:]) for row in self.rows]
-        return Encoded(rows, [(run, *row[1:]) for row in self.stream], self.changes)
+        return Encoded(rows, [(run, *row[1:]) for row in self.stream], self.changes, large=self.large)
 
     def changing(self) -> Changes:
         """Return the changes, to add to them."""
@@ -122,6 +122,7 @@ def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Reco
         raise ValueError(f"run {run_id}: the records to write are not numbered from seq {after + 1} on")
     encoded = Encoded([], [])
     rows, fit, effects = encoded.rows, _fit, _EFFECTS
+    small = min(limit, COMPRESSED_ABOVE)
     for record in records:
         seq, at, boundary, fact = record
         kind, task, step, name, data, codec, payload, v = columns = to_columns(fact)
@@ -131,8 +132,10 @@ def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Reco
             check_text(name, run_id, f"{kind}.name")
         if codec is not None and codec not in fit:
             check_text(codec, run_id, f"{kind}.codec")
-        if payload is not None and len(payload) > limit:
-            raise _too_large(run_id, kind, name, len(payload), limit)
+        if payload is not None and len(payload) > small:
+            if len(payload) > limit:
+                raise _too_large(run_id, kind, name, len(payload), limit)
+            encoded.large = True
         if data is not None and len(data) > limit:
             raise _too_large(run_id, kind, name, len(data), limit)
         rows.append((run, seq, kind, boundary, task, step, name, data, codec, payload, None, v, epoch, at))
@@ -159,56 +162,6 @@ def _too_large(run_id: str, kind: str, name: str | None, size: int, limit: int) 
     )
 
 
-def seal_rows(encoded: Encoded, seal: Seal, uid: str) -> Encoded:
-    """Return the same with every payload sealed."""
-    rows = []
-    for row in encoded.rows:
-        payload = row[_PAYLOAD]
-        if payload is not None:
-            sealed = seal.seal(payload, uid=uid, seq=row[_SEQ], kind=row[_KIND])
-            row = (*row[:_PAYLOAD], sealed, seal.id, *row[_SEAL + 1 :])
-        rows.append(row)
-    stream = []
-    for row in encoded.stream:
-        item = row[_ITEM]
-        if item is not None:
-            sealed = seal.seal(item, uid=uid, seq=row[_POSITION], kind=STREAM_KIND)
-            row = (*row[:_ITEM], sealed, seal.id, *row[_ITEM_SEAL + 1 :])
-        stream.append(row)
-    changes = encoded.changes
-    if changes is not None and changes.opened:
-        # A wait's row is a copy of its record and is opened like it.
-        opened = {id: _sealed_wait(columns, seal, uid) for id, columns in changes.opened.items()}
-        changes = replace(changes, opened=opened)
-    return Encoded(rows, stream, changes)
-
-
-def _sealed_wait(columns: dict[str, Any], seal: Seal, uid: str) -> dict[str, Any]:
-    if columns["payload"] is None:
-        return columns
-    sealed = seal.seal(columns["payload"], uid=uid, seq=columns["seq"], kind=WaitOpened.__name__)
-    return {**columns, "payload": sealed, "seal": seal.id}
-
-
-# What a seal is told as the kind of payloads that are not in the journal.
-STREAM_KIND, MESSAGE_KIND = "stream", "message"
-
-
-def unseal(
-    payload: bytes | None, seal_id: str | None, seal: Seal | None, *, run_id: str, uid: str, seq: int, kind: str
-) -> bytes | None:
-    """Return a payload as it was before it was sealed. Raises DeserializationError if that seal is not configured."""
-    if seal_id is None or payload is None:
-        return payload
-    if seal is None or seal.id != seal_id:
-        configured = "none is configured" if seal is None else f"the one configured is {seal.id!r}"
-        raise DeserializationError(
-            f"run {run_id}, seq {seq} ({kind}): the payload was written with the seal {seal_id!r}, and {configured}. "
-            "Open the journal with the seal that wrote it."
-        )
-    return seal.open(payload, uid=uid, seq=seq, kind=kind)
-
-
 # The effects of records on other tables. Each gets the row's columns, so that nothing is encoded twice.
 
 _Effect = Callable[[Encoded, int, str, Record, Sequence[Any], int], None]
@@ -223,6 +176,8 @@ def _published(encoded: Encoded, run: int, run_id: str, record: Record, columns:
     for position, (name, codec, v, data) in enumerate(fact.items, fact.first):
         if name not in _fit or codec not in _fit or len(data) > limit:
             check_event(EncodedEvent(name, codec, v, data), run_id, limit)
+        if len(data) > COMPRESSED_ABOVE:
+            encoded.large = True
         encoded.stream.append((run, position, record.at, step, name, codec, data, None, v, fact.wait_id, None, task))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from ..errors import DurableFlowError
 from ..records import MessageReceived, Record
@@ -11,13 +10,11 @@ from . import sql
 from .calls import Call
 from .changes import apply_changes
 from .delivery import same_run
-from .encode import MESSAGE_KIND, check_event, check_text, encode, seal_rows
+from .encode import check_event, check_text, encode
 from .protocol import ImportedMessage, ImportedPage, ImportedRun
+from .seals import ERROR_KIND, MESSAGE_KIND, REASON_KIND, Seals, seal_rows
 from .text import line
 from .units import Execute
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 
 def import_run(
@@ -26,7 +23,7 @@ def import_run(
     messages: Sequence[ImportedMessage],
     now: int,
     *,
-    seal: Seal | None,
+    seals: Seals,
     limit: int,
 ) -> Call:
     """Write a run with its records, items, waits and messages: gives its key, None if its run id exists."""
@@ -43,7 +40,7 @@ def import_run(
             [column.name for column in sql.NEW_RUN_COLUMNS],
             (
                 *run.new, run.status, run.epoch, None, run.wake_at, run.created_at, run.updated_at, run.finished_at,
-                line(run.error),
+                seals.seal_text(line(run.error), uid=uid, seq=0, kind=ERROR_KIND),
             ),
             strict=True,
         )
@@ -65,10 +62,10 @@ def import_run(
             key = int(made[0][0])
             after = 0
             for epoch, records in pages():
-                _write(execute, key, run_id, uid, after, epoch, records, seal, limit)
+                _write(execute, key, run_id, uid, after, epoch, records, seals, limit)
                 after += len(records)
             for message in messages:
-                execute(sql.insert_any_message, _message_values(message, key, uid, now, seal))
+                execute(sql.insert_any_message, _message_values(message, key, uid, now, seals))
         except DurableFlowError:
             # The others end the transaction; these are one unit's own, and the writer goes on with the rest.
             execute(sql.undo_savepoint, {})
@@ -80,11 +77,9 @@ def import_run(
 
 def _write(
     execute: Execute, run: int, run_id: str, uid: str, after: int, epoch: int, records: Sequence[Record],
-    seal: Seal | None, limit: int,
+    seals: Seals, limit: int,
 ) -> None:  # fmt: skip
-    encoded = encode(run, run_id, after, epoch, records, limit)
-    if seal is not None:
-        encoded = seal_rows(encoded, seal, uid)
+    encoded = seal_rows(encode(run, run_id, after, epoch, records, limit), seals, uid)
     for statement, values in (*sql.insert_records.split(encoded.rows), *sql.insert_items.split(encoded.stream)):
         execute(statement, values)
     if encoded.changes is not None:
@@ -99,16 +94,17 @@ def _write(
             })  # fmt: skip
 
 
-def _message_values(imported: ImportedMessage, run: int, uid: str, now: int, seal: Seal | None) -> dict[str, object]:
+def _message_values(imported: ImportedMessage, run: int, uid: str, now: int, seals: Seals) -> dict[str, object]:
     message, event = imported.message, imported.message.event
-    payload = event.data if event is not None else None
-    if seal is not None and payload is not None:
-        payload = seal.seal(payload, uid=uid, seq=0, kind=MESSAGE_KIND)
+    payload, seal = None, None
+    if event is not None:
+        payload, seal = seals.seal(event.data, uid=uid, seq=0, kind=MESSAGE_KIND.format(message.message_id))
+    reason = seals.seal_text(message.reason, uid=uid, seq=0, kind=REASON_KIND.format(message.message_id))
     return {
         "run": run, "message_id": message.message_id, "kind": message.kind,
         "name": event.name if event is not None else None, "codec": event.codec if event is not None else None,
-        "payload": payload, "seal": seal.id if seal is not None and payload is not None else None,
+        "payload": payload, "seal": seal,
         "v": event.v if event is not None else None, "wait_id": message.wait_id, "step": message.step,
-        "reason": message.reason, "sent_at": now, "consumed_seq": None,
+        "reason": reason, "sent_at": now, "consumed_seq": None,
         "undelivered_at": now if imported.undelivered else None,
     }  # fmt: skip

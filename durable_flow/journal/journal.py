@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -35,6 +35,7 @@ from .info import (
 )
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
 from .runid import require_run_id
+from .seals import require_seal
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
 
 DEFAULT_URL = "sqlite:///durable_flow.db"
@@ -55,13 +56,18 @@ class Journal:
         durability: "full" (default) survives a power cut, "normal" a process crash; the last commits may then be lost
             by a power cut.
         serializer: stores the events and values of workflows that have none of their own; default is exact JSON.
+        readers: further serializers whose data are read, as the one that the journal was written with before, or those
+            of its workflows.
+        seal: encrypts (`EncryptedSeal`) or otherwise seals every payload; not used by memory://, which keeps no rows.
+        compress: whether payloads above 64 KiB are compressed; what is compressed is read in any case.
         max_payload_bytes: the largest encoded event or value.
         idle_release_seconds: after how long a run that only waits leaves memory; None: never.
         max_suspended_steps: how many steps may wait in memory; above, the run that has waited longest is released.
         heartbeat_seconds, expiry_seconds: how often an engine shows that it lives, and after how long of standing
             still others take its runs up.
 
-    Raises JournalUrlError. Used as `async with Journal(url) as journal`, or passed to workflows as `journal=`.
+    Raises JournalUrlError, and SerializationError for an unsafe serializer without a key. Used as
+    `async with Journal(url) as journal`, or passed to workflows as `journal=`.
     """
 
     def __init__(
@@ -70,6 +76,9 @@ class Journal:
         *,
         durability: str = "full",
         serializer: Serializer | None = None,
+        readers: Iterable[Serializer] = (),
+        seal: Seal | None = None,
+        compress: bool = True,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         idle_release_seconds: float | None = 60.0,
         max_suspended_steps: int = 1000,
@@ -88,11 +97,16 @@ class Journal:
             url if url is not None else os.environ.get(URL_VARIABLE) or DEFAULT_URL,
             durability=durability,
             max_payload_bytes=max_payload_bytes,
+            seal=require_seal(seal),
+            compress=compress,
         )
-        readers = (JsonSerializer(),)
-        self._codec = Codec(serializer or readers[0], readers=readers, max_payload_bytes=max_payload_bytes)
+        exact = JsonSerializer()
+        self.readers = tuple(require_key(reader) for reader in readers)
+        self._codec = Codec(
+            serializer or exact, readers=(exact, *self.readers), max_payload_bytes=max_payload_bytes, per_class=True
+        )
         # What others send is never taken from an unsafe codec.
-        self._message_codec = Codec(readers[0], max_payload_bytes=max_payload_bytes)
+        self._message_codec = Codec(exact, max_payload_bytes=max_payload_bytes)
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, list[SharedStore]] = WeakKeyDictionary()
 
     # -- Life ----------------------------------------------------------------------------------------------------------
@@ -351,7 +365,7 @@ class Journal:
     @property
     def _seal(self) -> Seal | None:
         """What closes the lines of archives, too."""
-        return getattr(self.settings, "seal", None)
+        return self.settings.seal
 
     # -- Parts ---------------------------------------------------------------------------------------------------------
 

@@ -55,12 +55,14 @@ class PostgresStore(SqlStore[PostgresWriter]):
         *,
         durability: str = "full",
         seal: Seal | None = None,
+        compress: bool = True,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         deadline_seconds: float = 30.0,
     ):
         super().__init__(
-            durability=durability, seal=seal, max_payload_bytes=max_payload_bytes, deadline_seconds=deadline_seconds
-        )
+            durability=durability, seal=seal, compress=compress, max_payload_bytes=max_payload_bytes,
+            deadline_seconds=deadline_seconds,
+        )  # fmt: skip
         self._dsn = postgres_dsn(url)
         self.url = masked(self._dsn)
         self._connections: Connections
@@ -94,7 +96,7 @@ class PostgresStore(SqlStore[PostgresWriter]):
             self._signals = Signals(connections.connect)
             self._beats = ThreadEngine(connections.connect_here)
             self._writer = PostgresWriter(
-                self.url, connections.connect, tell=self._signals.tell, seal=self._seal,
+                self.url, connections.connect, tell=self._signals.tell, seals=self._seals,
                 deadline_seconds=self._deadline_seconds,
             )  # fmt: skip
             self._engine = engine

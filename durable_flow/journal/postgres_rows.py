@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .encode import seal_rows
+from .seals import Seals, seal_rows
 from .units import AppendUnit, CreateUnit
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 
 def rows_of(
-    units: Iterable[AppendUnit | CreateUnit], seal: Seal | None, uids: Mapping[int, str]
+    units: Iterable[AppendUnit | CreateUnit], seals: Seals, uids: Mapping[int, str]
 ) -> dict[str, list[Sequence[Any]]]:
     """Return the rows of every part that has some; `uids` has those of the runs that are appended to, if sealed."""
     parts: dict[str, list[Sequence[Any]]] = {}
@@ -30,8 +27,7 @@ def rows_of(
             if run_id in ids:
                 continue
             ids.add(run_id)
-            if seal is not None:
-                encoded = seal_rows(encoded, seal, uid)
+            encoded = seal_rows(encoded, seals, uid)
             add("creates", [unit.values])
             add("created_rows", [(run_id, *row[1:]) for row in encoded.rows])
             add("created_items", [(run_id, *row[1:]) for row in encoded.stream])
@@ -39,13 +35,13 @@ def rows_of(
                 add("created_waits", [(run_id, *wait.values()) for wait in encoded.changes.opened.values()])
             continue
         run = unit.run
-        if seal is not None:
-            encoded = seal_rows(encoded, seal, uids.get(run, ""))
+        uid = uids.get(run, "")
+        encoded = seal_rows(encoded, seals, uid)
         add("appends", [(run, unit.after, unit.epoch)])
         add("rows", encoded.rows)
         add("items", encoded.stream)
         if unit.update is not None:
-            _, new = unit.update
+            new = seals.seal_update(unit.update[1], uid)
             add("updates", [(run, new["status"], new["wake_at"], new["updated_at"], new["end_"], new["error"],
                              unit.last)])  # fmt: skip
         changes = encoded.changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 
@@ -17,10 +17,8 @@ from .postgres_rows import rows_of
 from .postgres_sql import batch_statement
 from .postgres_trouble import Trouble, hide_values, may_be_of_one, said, trouble
 from .protocol import Claim
+from .seals import Seals
 from .units import AppendUnit, CreateUnit, fenced, refused, unknown
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 # Above this many units in the queue, callers that can wait do so.
 MAX_QUEUED = 1024
@@ -70,13 +68,13 @@ class PostgresWriter:
         connect: Connect,
         *,
         tell: Callable[[Iterable[int]], None],
-        seal: Seal | None = None,
+        seals: Seals,
         deadline_seconds: float = 30.0,
     ):
         self._url = url
         self._line = Line(connect)
         self._tell_others = tell
-        self._seal = seal
+        self._seals = seals
         self._deadline_seconds = deadline_seconds
         self._jobs: list[_Job] = []
         # Those of a batch that failed, where it may have been due to one of them.
@@ -176,9 +174,9 @@ class PostgresWriter:
 
     async def _write(self, connection: asyncpg.Connection, jobs: list[_Job]) -> list[_Job]:
         """Write what is taken, and tell so; return the other jobs."""
-        if self._seal is not None:
+        if self._seals.always:
             await self._learn_uids(connection, [job.unit.run for job in jobs if isinstance(job.unit, AppendUnit)])
-        text, arrays = batch_statement(rows_of([job.unit for job in jobs], self._seal, self._uids))
+        text, arrays = batch_statement(rows_of([job.unit for job in jobs], self._seals, self._uids))
         written: set[int] = set()
         created: dict[str, int] = {}
         for run, run_id in await self._fetch(connection, text, *arrays):
@@ -200,7 +198,7 @@ class PostgresWriter:
                     others.append(job)
                     continue
                 outcomes.append((job, Claim(key, run_id, uid, 1, len(unit.encoded.rows))))
-                if self._seal is not None:
+                if self._seals.always:
                     self._uids[key] = uid
             elif unit.run in written:
                 key = unit.run

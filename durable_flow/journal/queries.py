@@ -6,21 +6,18 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
-from .encode import MESSAGE_KIND, STREAM_KIND, unseal
 from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
 from .rows import to_fact
+from .seals import MESSAGE_KIND, REASON_KIND, STREAM_KIND, WAIT_KIND, Seals
 from .shielded import shielded
 from .tables import journal, messages, runs, stream, waits, workers
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 Result = TypeVar("Result")
 
@@ -43,7 +40,8 @@ _items = select(
 _open_waits = (
     select(
         waits.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, waits.c.seq, waits.c.opened_at, waits.c.seal,
-        waits.c.task, waits.c.step, waits.c.name, waits.c.data, waits.c.codec, waits.c.payload, waits.c.v,
+        waits.c.wait_id, waits.c.task, waits.c.step, waits.c.name, waits.c.data, waits.c.codec, waits.c.payload,
+        waits.c.v,
     )
     .join_from(waits, runs, waits.c.run == runs.c.run)
     .where(waits.c.outcome.is_(None))
@@ -69,7 +67,7 @@ class SqlQueries:
     """The reading half of a store. Its engine is None while it is not open."""
 
     url: str
-    _seal: Seal | None
+    _seals: Seals
     _engine: AsyncEngine | None = None
     _pid = 0
 
@@ -111,17 +109,29 @@ class SqlQueries:
         if to is not None:
             statement = statement.where(journal.c.seq <= to)
         rows = await self._rows(statement)
-        run_id, uid = await self._names(run) if any(row[3] is not None for row in rows) else (f"of key {run}", "")
+        seals = self._seals
+        sealed = bool(rows) and (seals.always or any(row[3] is not None for row in rows))
+        run_id, uid = await self._names(run) if sealed else (f"of key {run}", "")
         records = []
         for seq, at, boundary, seal, kind, task, step, name, data, codec, payload, v in rows:
-            if seal is not None:
-                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            if sealed:
+                payload = seals.open(payload, seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+                data = seals.open_data(data, run_id=run_id, uid=uid, seq=seq, kind=kind)
+                if payload is None and codec is not None:
+                    raise _unreadable(run_id, seq, kind, DeserializationError("its payload is gone"))
             try:
                 fact = to_fact(kind, task, step, name, data, codec, payload, v)
             except (DeserializationError, ValueError, TypeError, AttributeError) as exc:
-                raise _unreadable((await self._names(run))[0], seq, kind, exc) from exc
+                run_id, uid = await self._names(run)
+                seals.open_data(data, run_id=run_id, uid=uid, seq=seq, kind=kind)  # raises for one that is sealed
+                raise _unreadable(run_id, seq, kind, exc) from exc
             records.append(Record(seq, at, boundary, fact))
         return records
+
+    def _run_row(self, row: Sequence[Any]) -> RunRow:
+        found = RunRow(*row)
+        error = self._seals.open_error(found.error, run_id=found.run_id, uid=found.uid)
+        return found._replace(message=bool(found.message), error=error)
 
     async def _names(self, run: int) -> tuple[str, str]:
         rows = await self._rows(select(runs.c.run_id, runs.c.uid).where(runs.c.run == run))
@@ -130,11 +140,12 @@ class SqlQueries:
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order. Raises DeserializationError."""
         rows = await self._rows(_items.where(stream.c.run == run, stream.c.position > after).limit(limit))
-        run_id, uid = await self._names(run) if any(row[6] is not None for row in rows) else ("", "")
+        sealed = bool(rows) and (self._seals.always or any(row[6] is not None for row in rows))
+        run_id, uid = await self._names(run) if sealed else ("", "")
         items = []
         for position, at, step, name, codec, payload, seal, v, wait_id, reset_since, task in rows:
-            if seal is not None:
-                payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=position, kind=STREAM_KIND)
+            if sealed:
+                payload = self._seals.open(payload, seal, run_id=run_id, uid=uid, seq=position, kind=STREAM_KIND)
             event = EncodedEvent(name, codec, v, payload) if name is not None else None
             items.append(StreamRow(position, at, step, event, wait_id, reset_since, task))
         return items
@@ -147,14 +158,14 @@ class SqlQueries:
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         rows = await self._rows(_run_rows.where(runs.c.run_id == run_id))
-        return _run_row(rows[0]) if rows else None
+        return self._run_row(rows[0]) if rows else None
 
     async def find_many(self, runs_: Sequence[int]) -> list[RunRow]:
         """Return the rows of these keys, in the order of the keys."""
         found: dict[int, RunRow] = {}
         for at in range(0, len(runs_), _MANY):
             for row in await self._rows(_run_rows.where(runs.c.run.in_(runs_[at : at + _MANY]))):
-                found[row[0]] = _run_row(row)
+                found[row[0]] = self._run_row(row)
         return [found[run] for run in runs_ if run in found]
 
     async def list_runs(
@@ -177,7 +188,7 @@ class SqlQueries:
         # Said also where the statuses imply it: only so the index of unfinished runs is used.
         if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
             statement = statement.where(runs.c.finished_at.is_(None))
-        return [_run_row(row) for row in await self._rows(statement)]
+        return [self._run_row(row) for row in await self._rows(statement)]
 
     async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
         """Return open waits, oldest first, of one run or of all unfinished runs. Raises DeserializationError."""
@@ -187,10 +198,10 @@ class SqlQueries:
             statement = statement.where(waits.c.human)
         found = []
         for key, run_id, uid, workflow, seq, opened_at, seal, *columns in await self._rows(statement):
-            kind = WaitOpened.__name__
-            task, step, name, data, codec, payload, v = columns
-            payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
-            fact: Fact = to_fact(kind, task, step, name, data, codec, payload, v)
+            wait_id, task, step, name, data, codec, payload, v = columns
+            kind = WAIT_KIND.format(wait_id)
+            payload = self._seals.open(payload, seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            fact: Fact = to_fact(WaitOpened.__name__, task, step, name, data, codec, payload, v)
             assert isinstance(fact, WaitOpened)
             found.append(
                 WaitRow(
@@ -220,7 +231,9 @@ class SqlQueries:
         found = []
         for row in await self._rows(statement):
             id_, run, message_id, kind, wait_id, step, reason, name, codec, payload, seal, v, run_id, uid, left = row
-            payload = unseal(payload, seal, self._seal, run_id=run_id, uid=uid, seq=0, kind=MESSAGE_KIND)
+            place = {"run_id": run_id, "uid": uid, "seq": 0}
+            payload = self._seals.open(payload, seal, **place, kind=MESSAGE_KIND.format(message_id))
+            reason = self._seals.open_text(reason, **place, kind=REASON_KIND.format(message_id))
             event = EncodedEvent(name, codec, v, payload or b"") if name is not None else None
             message = MessageRow(id_, run, message_id, kind, event, wait_id, step, reason)
             found.append(ImportedMessage(message, left is not None))
@@ -243,10 +256,6 @@ class SqlQueries:
             workers.c.heartbeat_at,
         )  # fmt: skip
         return [(WorkerId(*worker), beat) for *worker, beat in await self._rows(statement)]
-
-
-def _run_row(row: Sequence[Any]) -> RunRow:
-    return RunRow(*row)._replace(message=bool(row[-1]))
 
 
 def _unreadable(run_id: str, seq: int, kind: str, exc: Exception) -> DeserializationError:

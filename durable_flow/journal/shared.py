@@ -8,11 +8,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from .protocol import Heard, JournalStore
 from .url import canonical_url, masked, open_store
+
+if TYPE_CHECKING:
+    from ..serializers.base import Seal
 
 # For so long a store is listened to when nobody wants to hear any more: to begin anew costs more.
 QUIET_SECONDS = 5.0
@@ -26,11 +30,14 @@ class StoreSettings:
     durability: str = "full"
     max_payload_bytes: int = MAX_PAYLOAD_BYTES
     identity: int = 0
+    seal: Seal | None = None
+    compress: bool = True
 
     def __repr__(self) -> str:
         return (
             f"StoreSettings(url={masked(self.url)!r}, durability={self.durability!r}, "
-            f"max_payload_bytes={self.max_payload_bytes}, identity={self.identity})"
+            f"max_payload_bytes={self.max_payload_bytes}, identity={self.identity}, "
+            f"seal={self.seal!r}, compress={self.compress})"
         )
 
 
@@ -126,11 +133,13 @@ _stores: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[StoreSettings, Shared
 _memories = count(1)
 
 
-def settings_for(url: str, *, durability: str, max_payload_bytes: int) -> StoreSettings:
+def settings_for(
+    url: str, *, durability: str, max_payload_bytes: int, seal: Seal | None = None, compress: bool = True
+) -> StoreSettings:
     """Return the settings for a URL, for a memory store new ones each time; raises JournalUrlError."""
     canonical = canonical_url(url)
     identity = next(_memories) if canonical.startswith("memory:") else 0
-    return StoreSettings(canonical, durability, max_payload_bytes, identity)
+    return StoreSettings(canonical, durability, max_payload_bytes, identity, seal, compress)
 
 
 async def acquire(settings: StoreSettings) -> SharedStore:
@@ -138,7 +147,10 @@ async def acquire(settings: StoreSettings) -> SharedStore:
     stores = _stores.setdefault(asyncio.get_running_loop(), {})
     shared = stores.get(settings)
     if shared is None:
-        store = open_store(settings.url, durability=settings.durability, max_payload_bytes=settings.max_payload_bytes)
+        store = open_store(
+            settings.url, durability=settings.durability, seal=settings.seal, compress=settings.compress,
+            max_payload_bytes=settings.max_payload_bytes,
+        )  # fmt: skip
         shared = stores[settings] = SharedStore(store)
     shared.users += 1
     try:

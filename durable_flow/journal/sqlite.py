@@ -57,12 +57,14 @@ class SqliteStore(SqlStore[Writer]):
         *,
         durability: str = "full",
         seal: Seal | None = None,
+        compress: bool = True,
         max_payload_bytes: int = MAX_PAYLOAD_BYTES,
         deadline_seconds: float = 30.0,
     ):
         super().__init__(
-            durability=durability, seal=seal, max_payload_bytes=max_payload_bytes, deadline_seconds=deadline_seconds
-        )
+            durability=durability, seal=seal, compress=compress, max_payload_bytes=max_payload_bytes,
+            deadline_seconds=deadline_seconds,
+        )  # fmt: skip
         self.path = sqlite_path(url)
         self.url = f"sqlite:///{self.path}"
         self._readers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -83,7 +85,7 @@ class SqliteStore(SqlStore[Writer]):
                 self.path,
                 partial(connect, self.path, durability=self._durability, busy_seconds=min(1.0, self._deadline_seconds)),
                 self._file,
-                seal=self._seal,
+                seals=self._seals,
                 deadline_seconds=self._deadline_seconds,
             )
             # A store that is forgotten without being closed keeps no thread.

@@ -22,6 +22,7 @@ from .protocol import (
     WorkerId,
 )
 from .queries import SqlQueries
+from .seals import ERROR_KIND, Seals
 from .text import line
 from .units import AppendUnit, CreateUnit
 
@@ -48,12 +49,14 @@ W = TypeVar("W", bound=UnitWriter)
 class SqlStore(SqlQueries, Generic[W]):
     """A JournalStore in a SQL database, without what the kind of database decides. See JournalStore for its methods."""
 
-    def __init__(self, *, durability: str, seal: Seal | None, max_payload_bytes: int, deadline_seconds: float):
+    def __init__(
+        self, *, durability: str, seal: Seal | None, compress: bool, max_payload_bytes: int, deadline_seconds: float
+    ):
         super().__init__()
         if durability not in ("full", "normal"):
             raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
         self._durability = durability
-        self._seal = seal
+        self._seals = Seals(seal, compress=compress, limit=max_payload_bytes)
         self._limit = max_payload_bytes
         self._deadline_seconds = deadline_seconds
         self._opening = asyncio.Lock()
@@ -82,9 +85,10 @@ class SqlStore(SqlQueries, Generic[W]):
         encoded = encode(0, new.run_id, 0, 1, records, self._limit)
         now = self.now()
         final = update.status in FINAL_STATUSES
+        error = self._seals.seal_text(line(update.error), uid=new.uid, seq=0, kind=ERROR_KIND)
         values = (
             *new, update.status, 1, None if final or update.release else worker.id, update.wake_at, now, now,
-            now if final else None, line(update.error),
+            now if final else None, error,
         )  # fmt: skip
         claim: Claim | None = await self._check_writer().put(CreateUnit(values, encoded))
         self._creates += claim is not None
@@ -125,14 +129,14 @@ class SqlStore(SqlQueries, Generic[W]):
 
         Raises RunNotFoundError, RunFinishedError, AlreadyAnsweredError, SerializationError, PayloadTooLargeError.
         """
-        call = calls.send(run, message, self.now(), url=self.url, seal=self._seal, limit=self._limit)
+        call = calls.send(run, message, self.now(), url=self.url, seals=self._seals, limit=self._limit)
         return bool(await self._call(call))
 
     async def import_run(
         self, run: ImportedRun, pages: Callable[[], Iterable[ImportedPage]], messages: Sequence[ImportedMessage]
     ) -> int | None:
         """Write a run as it is in another journal, see JournalStore."""
-        call = imports.import_run(run, pages, messages, self.now(), seal=self._seal, limit=self._limit)
+        call = imports.import_run(run, pages, messages, self.now(), seals=self._seals, limit=self._limit)
         key: int | None = await self._call(call)
         return key
 

@@ -50,6 +50,7 @@ def open_store(
     *,
     durability: str = "full",
     seal: Seal | None = None,
+    compress: bool = True,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> JournalStore:
     """Return the store that a URL names, not opened yet. Raises JournalUrlError."""
@@ -62,10 +63,14 @@ def open_store(
         require_asyncpg(canonical)
         from .postgres import PostgresStore
 
-        return PostgresStore(canonical, durability=durability, seal=seal, max_payload_bytes=max_payload_bytes)
+        return PostgresStore(
+            canonical, durability=durability, seal=seal, compress=compress, max_payload_bytes=max_payload_bytes
+        )
     from .sqlite import SqliteStore
 
-    return SqliteStore(canonical, durability=durability, seal=seal, max_payload_bytes=max_payload_bytes)
+    return SqliteStore(
+        canonical, durability=durability, seal=seal, compress=compress, max_payload_bytes=max_payload_bytes
+    )
 
 
 def canonical_url(url: str) -> str:

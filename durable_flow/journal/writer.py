@@ -11,15 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import JournalError, JournalUnavailableError
 from .batch import Batch, is_trouble
 from .files import PASSING, OpenedFile, grow_write_ahead_log, is_unwritten, primary_code, unavailable
+from .seals import Seals
 from .units import AppendUnit, Unit, unknown
-
-if TYPE_CHECKING:
-    from ..serializers.base import Seal
 
 # Above this many units in the queue, callers that can wait do so.
 MAX_QUEUED = 1024
@@ -53,13 +51,13 @@ class Writer:
         connect: Callable[[], sqlite3.Connection],
         file: OpenedFile,
         *,
-        seal: Seal | None = None,
+        seals: Seals,
         deadline_seconds: float = 30.0,
     ):
         self._path = path
         self._connect = connect
         self._file = file
-        self._seal = seal
+        self._seals = seals
         self._deadline_seconds = deadline_seconds
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -233,7 +231,7 @@ class Writer:
             connection = self._ready()
             self._be(connection, patient=patient)
             self._check_files(connection)
-            batch = Batch(connection, self._seal, self._heads)
+            batch = Batch(connection, self._seals, self._heads)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 batch.apply(units)
@@ -242,7 +240,7 @@ class Writer:
                     raise
                 # One of the units was refused: only that one may fail.
                 connection.execute("ROLLBACK")
-                batch = Batch(connection, self._seal, self._heads)
+                batch = Batch(connection, self._seals, self._heads)
                 connection.execute("BEGIN IMMEDIATE")
                 batch.apply_one_by_one(units)
             committing = True

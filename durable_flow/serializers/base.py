@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..errors import SerializationError
 
@@ -30,7 +30,10 @@ class Serializer(Protocol):
         """Return the value that these bytes stand for. Raises DeserializationError."""
 
 
-def require_key(serializer: Serializer | None) -> Serializer | None:
+SerializerT = TypeVar("SerializerT", Serializer, Serializer | None)
+
+
+def require_key(serializer: SerializerT) -> SerializerT:
     """Return a serializer that a journal may use. Raises SerializationError for an unsafe one without a key."""
     if getattr(serializer, "lacks_key", False):
         raise SerializationError(
@@ -44,15 +47,20 @@ def require_key(serializer: Serializer | None) -> Serializer | None:
 class Seal(Protocol):
     """Compresses, authenticates or encrypts payloads as they are written to a row, and opens them again.
 
-    `uid` is the run's, `seq` the record's place in the journal, `kind` the record's kind: a seal that binds them
-    notices a payload that was moved to another row.
+    `uid` is the run's, `seq` the record's place in the journal (the position of a stream item; 0 for what has no place
+    of its own), `kind` the record's kind or what else the row is: a seal that binds them notices a payload that was
+    moved to another row.
+
+    A seal may have two more attributes. `encrypts` (default False): texts with what users wrote, as the messages of
+    errors, go through it too. `is_required` (default False): what it has not sealed is refused when it is read.
+    Journals with equal seals share a connection, so a seal that is made from settings compares by them.
     """
 
     id: str
-    """The id stored in every row that this seal has closed."""
+    """The id stored in every row that this seal has closed: letters, digits, "-", "_" and "."."""
 
     def seal(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
-        """Return the sealed payload."""
+        """Return the sealed payload; the very same object if this one is left as it is."""
 
     def open(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
         """Return the payload. Raises DeserializationError if it was changed, moved, or sealed with another key."""

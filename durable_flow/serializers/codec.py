@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from ..errors import DeserializationError, PayloadTooLargeError, SerializationError
-from ..events import Event, UnknownEvent
+from ..events import Event, UnknownEvent, find_event_class
 from ..records import EncodedEvent, EncodedValue
-from .base import MAX_PAYLOAD_BYTES, Serializer
+from .base import MAX_PAYLOAD_BYTES, Serializer, require_key
 
 _IMMUTABLE = frozenset(
     {str, int, float, bool, type(None), bytes, complex, date, datetime, time, timedelta, UUID, Decimal}
@@ -25,27 +25,41 @@ _new = tuple.__new__
 
 
 class Codec:
-    """Writes with one serializer, and reads what that one or one of the `readers` wrote, by the stored codec id."""
+    """Writes with one serializer, and reads what that one or one of the `readers` wrote, by the stored codec id.
+
+    `per_class`: events of a class with an `event_serializer` are written and read with that one.
+    """
 
     def __init__(
-        self, serializer: Serializer, *, readers: Iterable[Serializer] = (), max_payload_bytes: int = MAX_PAYLOAD_BYTES
+        self,
+        serializer: Serializer,
+        *,
+        readers: Iterable[Serializer] = (),
+        max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+        per_class: bool = False,
     ):
         self.serializer = serializer
         self.max_payload_bytes = max_payload_bytes
         self._codec = serializer.codec
         self._serialize = serializer.serialize
+        self._deserialize = serializer.deserialize
         self._readers: dict[str, Callable[[bytes], Any]] = {reader.codec: reader.deserialize for reader in readers}
         self._readers[serializer.codec] = serializer.deserialize
+        self._per_class = per_class
 
     def encode_event(self, event: Event) -> EncodedEvent:
         """Return the event as bytes. Raises SerializationError, PayloadTooLargeError."""
         cls = type(event)
         if isinstance(event, UnknownEvent):
             return self._encode_unknown(event)
-        data = self._serialize(event)
+        if cls.event_serializer is not None and self._per_class:
+            own: Serializer = require_key(cls.event_serializer)
+            codec, data = own.codec, own.serialize(event)
+        else:
+            codec, data = self._codec, self._serialize(event)
         if len(data) > self.max_payload_bytes:
             raise self._too_large(cls.__name__, data)
-        return _new(EncodedEvent, (cls._stored_name, self._codec, cls.event_version, data))
+        return _new(EncodedEvent, (cls._stored_name, codec, cls.event_version, data))
 
     def encode_value(self, value: Any, path: str = "value") -> EncodedValue:
         """Return the value as bytes; `path` is what errors call it. Raises SerializationError, PayloadTooLargeError."""
@@ -59,7 +73,8 @@ class Codec:
 
     def decode_event(self, encoded: EncodedEvent) -> Event:
         """Return the event, an UnknownEvent if its class is not known. Raises DeserializationError."""
-        event: Event = self._reader(encoded.codec)(encoded.data)
+        read = self._deserialize if encoded.codec == self._codec else self._reader(encoded.codec, encoded.name)
+        event: Event = read(encoded.data)
         if not isinstance(event, Event):
             raise DeserializationError(
                 f"the stored data of event {encoded.name!r} are a {type(event).__qualname__}, which is no event"
@@ -83,7 +98,7 @@ class Codec:
 
     def copy(self, value: Any) -> Any:
         """Return what would be read if the value was stored now. Raises as encoding and decoding do."""
-        return self._readers[self._codec](self._serialize(value))
+        return self._deserialize(self._serialize(value))
 
     def _encode_unknown(self, event: UnknownEvent) -> EncodedEvent:
         """Return an event that was read without its class under its own name and version, unchanged if possible."""
@@ -97,14 +112,27 @@ class Codec:
             raise self._too_large(event.name, data)
         return _new(EncodedEvent, (event.name, self._codec, version, data))
 
-    def _reader(self, codec: str) -> Callable[[bytes], Any]:
+    def reads(self, codec: str, event: str | None = None) -> bool:
+        """Tell whether data of this codec id can be read, for events if they are of this name."""
+        return codec in self._readers or (event is not None and self._own_reader(codec, event) is not None)
+
+    def _reader(self, codec: str, event: str | None = None) -> Callable[[bytes], Any]:
+        own = self._own_reader(codec, event) if event is not None else None
+        if own is not None:
+            return own
         try:
             return self._readers[codec]
         except KeyError:
             raise DeserializationError(
                 f"stored data were written by the serializer {codec!r}, but this program reads only "
-                f"{', '.join(map(repr, self._readers))}; pass that serializer among the readers"
+                f"{', '.join(map(repr, self._readers))}; pass that serializer: Journal(url, readers=[...])"
             ) from None
+
+    def _own_reader(self, codec: str, event: str) -> Callable[[bytes], Any] | None:
+        """Return how the class of an event reads this codec, if it has a serializer of its own for it."""
+        cls = find_event_class(event) if self._per_class else None
+        own = cls.event_serializer if cls is not None else None
+        return require_key(own).deserialize if own is not None and own.codec == codec else None
 
     def _too_large(self, path: str, data: bytes) -> PayloadTooLargeError:
         return PayloadTooLargeError(
