@@ -106,6 +106,7 @@ from .workflow import Workflow
 
 if TYPE_CHECKING:
     from .representation import get_workflow_representation as get_workflow_representation
+    from .serializers.encryption import EncryptedSeal as EncryptedSeal
     from .serializers.jsonpickle import JsonPickleSerializer as JsonPickleSerializer
     from .serializers.pickle import PickleSerializer as PickleSerializer
     from .signatures import StepConfig as StepConfig
@@ -238,6 +239,7 @@ __all__ = [
 
 # Not imported before they are asked for: unpickling is the unsafe tier, the others serve few programs.
 _ON_DEMAND = {
+    "EncryptedSeal": "serializers.encryption",
     "JsonPickleSerializer": "serializers.jsonpickle",
     "PickleSerializer": "serializers.pickle",
     "WorkflowMeta": "workflow",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import exceptions as exceptions  # registers how the event of a failed step is stored
 from .adapters import register_adapter
@@ -13,11 +13,13 @@ from .names import register_alias
 from .unsafe import unsafe_names
 
 if TYPE_CHECKING:
+    from .encryption import EncryptedSeal
     from .jsonpickle import JsonPickleSerializer
     from .pickle import PickleSerializer
 
 __all__ = [
     "Codec",
+    "EncryptedSeal",
     "JsonPickleSerializer",
     "JsonSerializer",
     "PickleSerializer",
@@ -27,4 +29,12 @@ __all__ = [
     "register_alias",
 ]
 
-__getattr__ = unsafe_names(__name__)
+_unsafe = unsafe_names(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "EncryptedSeal":
+        from .encryption import EncryptedSeal
+
+        return EncryptedSeal
+    return _unsafe(name)

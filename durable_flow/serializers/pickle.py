@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import DeserializationError, SerializationError
@@ -20,28 +21,34 @@ _MAC_BYTES = 32
 _PROTOCOL = 5  # all supported versions of Python read it
 
 
+Key = bytes | str | Sequence[bytes | str] | None
+"""A secret key, several of them (the first one signs, all verify), or None for the one of the environment."""
+
+
 class Signature:
     """Signs data with a key (HMAC-SHA256), and tells data that it has not signed; without a key it does neither."""
 
-    def __init__(self, key: bytes | str | None):
-        if key is not None and not key:
+    def __init__(self, key: Key):
+        keys: Sequence[bytes | str] = (key,) if isinstance(key, (bytes, str)) else key if key is not None else ()
+        if key is not None and not (keys and all(keys)):
             raise SerializationError("the secret key is empty; pass one, or None for what a key is not needed for")
-        key = key or os.environ.get(KEY_VARIABLE) or None
-        self._key = key.encode() if isinstance(key, str) else key
+        if not keys and (found := os.environ.get(KEY_VARIABLE)):
+            keys = (found,)
+        self._keys = tuple(one.encode() if isinstance(one, str) else bytes(one) for one in keys)
 
     def __bool__(self) -> bool:
-        return self._key is not None
+        return bool(self._keys)
 
     def sign(self, data: bytes) -> bytes:
         """Return the data behind their signature."""
-        return data if self._key is None else self._mac(self._key, data) + data
+        return self._mac(self._keys[0], data) + data if self._keys else data
 
     def open(self, data: bytes) -> bytes:
-        """Return the data behind a signature. Raises DeserializationError if it is not of this key."""
-        if self._key is None:
+        """Return the data behind a signature. Raises DeserializationError if it is of none of the keys."""
+        if not self._keys:
             return data
         mac, signed = data[:_MAC_BYTES], data[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(self._key, signed)):
+        if not any(hmac.compare_digest(mac, self._mac(key, signed)) for key in self._keys):
             raise DeserializationError(
                 f"{len(data)} bytes of stored pickle were written with another key, or changed since; nothing was "
                 "unpickled. Use the key that the journal was written with"
@@ -57,11 +64,12 @@ class PickleSerializer:
     """Stores values as pickles behind an HMAC-SHA256, which is verified before a byte is parsed.
 
     Unpickling runs code, so whoever has the key owns the processes that read the journal. `key` defaults to the
-    environment variable DURABLE_FLOW_SERIALIZER_KEY; text is taken as UTF-8. Without a key nothing is signed: then
-    `Context.to_dict` and `Context.from_dict` take it, for data that nobody else can write, and journals do not.
+    environment variable DURABLE_FLOW_SERIALIZER_KEY; text is taken as UTF-8. Of several keys the first one signs and
+    all verify: to change the key put the new one in front. Without a key nothing is signed: then `Context.to_dict` and
+    `Context.from_dict` take it, for data that nobody else can write, and journals do not.
     """
 
-    def __init__(self, key: bytes | str | None = None):
+    def __init__(self, key: Key = None):
         self._signature = Signature(key)
         self.lacks_key = not self._signature
         self.codec = "pickle.unsigned" if self.lacks_key else "pickle"

@@ -268,6 +268,7 @@ def test_importing_the_package_brings_no_unsafe_serializer_no_migrations_and_no_
     loaded = loaded_by("import durable_flow")
     assert "durable_flow.workflow" in loaded
     unwanted = {"durable_flow.serializers.pickle", "durable_flow.serializers.jsonpickle"}
+    unwanted |= {"durable_flow.serializers.encryption", "cryptography"}
     unwanted |= {"jsonpickle", "alembic", "asyncpg", "aiosqlite"}
     assert loaded & unwanted == set()
     assert {name for name in loaded if name.startswith(("durable_flow.cli", "durable_flow.web"))} == set()
