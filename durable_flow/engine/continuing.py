@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ..errors import (
+    DeserializationError,
     DurableFlowError,
     JournalUnavailableError,
     NeedsAttentionError,
@@ -93,22 +94,23 @@ class Continuing:
         """
         await self._engine.ready()
         taken: dict[str, Attachment] = {}
+        unreadable: set[str] = set()
         while True:
             # The runs first: the owner of one that came up in between is not known, and must not pass for a gone one.
             rows = await self._engine.store.list_runs(workflow=program.name, unfinished=True)
             gone = await self._engine.owners.gone()
             undecided = False
             for row in rows:
-                if row.run_id in taken or row.run_id in self._engine.runs:
+                if row.run_id in taken or row.run_id in unreadable or row.run_id in self._engine.runs:
                     continue
                 if is_claimable(row, self._engine.now(), gone):
                     attachment = Attachment(self._engine, program, row.run_id)
                     if program.limit is not None:
                         taken[row.run_id] = attachment
                         self._engine.placing.take_up_soon(attachment, row)
-                    elif await self._engine.taking.take_up(attachment, row):
+                    elif await self._taken_up(attachment, row, unreadable):
                         taken[row.run_id] = attachment
-                    else:
+                    elif row.run_id not in unreadable:
                         undecided = undecided or await self._is_unclaimed(row)
                 elif row.status != NEEDS_ATTENTION:
                     giving_up = self._engine.taking.giving_up(row.run_id) is not None
@@ -120,6 +122,19 @@ class Continuing:
                 await cancel_orphans(self._engine, (row for row in rows if row.run_id not in taken))
                 return list(taken.values())
             await asyncio.sleep(self._engine.options.poll_seconds)
+
+    async def _taken_up(self, attachment: Attachment, row: RunRow, unreadable: set[str]) -> bool:
+        """Take a run up. One that cannot be read here is left as it is: it must not keep the others back."""
+        try:
+            return await self._engine.taking.take_up(attachment, row)
+        except DeserializationError as error:
+            unreadable.add(row.run_id)
+            extra = fields("run_unreadable", row.run_id)
+            logger.error(
+                "run %s cannot be read and is left as it is; flow.resume(%r) tells why: %s",
+                row.run_id, row.run_id, said(error), extra=extra,
+            )  # fmt: skip
+            return False
 
     async def _is_unclaimed(self, row: RunRow) -> bool:
         """Tell whether nobody has claimed the run since the row was read: its row was only locked for a moment."""

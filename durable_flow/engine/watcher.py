@@ -8,7 +8,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from ..errors import JournalUnavailableError, RunNotFoundError
+from ..errors import DeserializationError, JournalUnavailableError, RunNotFoundError
+from ..incoming import AttentionNeeded
+from ..journal.delivery import messages_that_open
 from ..journal.protocol import RunRow, is_at_rest
 from ..logs import fields, said
 from .attachment import Attachment
@@ -127,7 +129,13 @@ class Watcher:
         else:
             keys = heard
         keys = [key for key in keys if key in by_key]
-        for row in await self._engine.store.messages(keys) if keys else ():
+        if not keys:
+            return
+        messages, errors = await messages_that_open(self._engine.store, keys)
+        for key, error in errors.items():
+            run = by_key[key]
+            run.accept(AttentionNeeded(f"{error}. Repair that, then flow.resume({run.run_id!r})"))
+        for row in messages:
             run = by_key[row.run]
             if not run.closed:
                 run.take_messages((row,))
@@ -165,6 +173,9 @@ class Watcher:
                 self.forget(attachment)
         elif is_claimable(row, self._engine.now(), gone):
             if attachment.program.limit is None:
-                await self._engine.taking.take_up(attachment, row)
+                try:
+                    await self._engine.taking.take_up(attachment, row)
+                except DeserializationError as error:  # no other look would change that
+                    attachment.fail(error)
             else:
                 self._engine.placing.take_up_soon(attachment, row)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..errors import AlreadyAnsweredError, RunConflictError, RunFinishedError, RunNotFoundError
+from ..errors import (
+    AlreadyAnsweredError,
+    DeserializationError,
+    RunConflictError,
+    RunFinishedError,
+    RunNotFoundError,
+)
 from ..events import all_names
-from .protocol import FINAL_STATUSES, NewMessage
+from .protocol import FINAL_STATUSES, JournalStore, MessageRow, NewMessage
 
 
 class NotAsked(AlreadyAnsweredError):
@@ -22,6 +28,23 @@ class Asked(NamedTuple):
     wanted: tuple[str, ...]
     strict: bool
     answered: bool
+
+
+async def messages_that_open(
+    store: JournalStore, runs: Sequence[int]
+) -> tuple[list[MessageRow], dict[int, DeserializationError]]:
+    """Return the unconsumed messages of these runs, and the error of each run that has one which cannot be opened."""
+    try:
+        return await store.messages(runs), {}
+    except DeserializationError:
+        found: list[MessageRow] = []
+        errors: dict[int, DeserializationError] = {}
+    for run in runs:
+        try:
+            found += await store.messages([run])
+        except DeserializationError as error:
+            errors[run] = error
+    return found, errors
 
 
 def no_such_run(run: int, url: str) -> RunNotFoundError:

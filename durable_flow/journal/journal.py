@@ -20,6 +20,7 @@ from ..serializers.json import JsonSerializer
 from ..version import __version__
 from .archive_files import ArchiveFile
 from .archives import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES, export_run, import_run
+from .delivery import messages_that_open
 from .deputies import deliver, deputy
 from .info import (
     ArchiveInfo,
@@ -225,7 +226,8 @@ class Journal:
         """
         store = self._shared.store
         runs = {row.run for row in await store.waits(human=True)}
-        answered = {(m.run, m.wait_id) for m in await store.messages(sorted(runs))}
+        messages, _ = await messages_that_open(store, sorted(runs))
+        answered = {(message.run, message.wait_id) for message in messages}
         # Once more, because a run may have taken an answer in between: it is neither a message nor an open wait then.
         rows = await store.waits(human=True) if runs else []
         return [self._wait(row) for row in rows if (row.run, row.wait_id) not in answered][:limit]

@@ -59,6 +59,8 @@ _all_messages = (
 _messages = _all_messages.where(*_unconsumed)
 _unconsumed_messages = _all_messages.where(messages.c.consumed_seq.is_(None))
 
+# The codec of what is shown without its content.
+_NOT_OPENED = "(not opened)"
 # Keys in one statement: SQLite takes 32,766 parameters, and the text should not grow without bound.
 _MANY = 5_000
 
@@ -191,7 +193,10 @@ class SqlQueries:
         return [self._run_row(row) for row in await self._rows(statement)]
 
     async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
-        """Return open waits, oldest first, of one run or of all unfinished runs. Raises DeserializationError."""
+        """Return open waits, oldest first, of one run or of all unfinished runs.
+
+        Raises DeserializationError for one that cannot be opened; among those of all runs it has no content instead.
+        """
         statement = _open_waits.limit(limit)
         statement = statement.where(waits.c.run == run if run is not None else runs.c.finished_at.is_(None))
         if human:
@@ -200,7 +205,13 @@ class SqlQueries:
         for key, run_id, uid, workflow, seq, opened_at, seal, *columns in await self._rows(statement):
             wait_id, task, step, name, data, codec, payload, v = columns
             kind = WAIT_KIND.format(wait_id)
-            payload = self._seals.open(payload, seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            try:
+                payload = self._seals.open(payload, seal, run_id=run_id, uid=uid, seq=seq, kind=kind)
+            except DeserializationError:
+                if run is not None:
+                    raise
+                # One row must not hide the questions of all others; nothing of it is shown.
+                codec, payload = _NOT_OPENED, b""
             fact: Fact = to_fact(WaitOpened.__name__, task, step, name, data, codec, payload, v)
             assert isinstance(fact, WaitOpened)
             found.append(
