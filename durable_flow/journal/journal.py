@@ -102,7 +102,8 @@ class Journal:
             compress=compress,
         )
         exact = JsonSerializer()
-        self.readers = tuple(require_key(reader) for reader in readers)
+        # What workflows of this journal read besides what they write.
+        self.readers: tuple[Serializer, ...] = (*map(require_key, readers), serializer or exact)
         self._codec = Codec(
             serializer or exact, readers=(exact, *self.readers), max_payload_bytes=max_payload_bytes, per_class=True
         )
