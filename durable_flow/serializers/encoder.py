@@ -86,7 +86,11 @@ class Encoder:
 
     def _scalar(self, value: Any, level: int) -> Any:
         scalar = SCALARS[type(value)]
-        return {scalar.tag: self.encode(scalar.take(value), level + 1)}
+        try:
+            return {scalar.tag: self.encode(scalar.take(value), level + 1)}
+        except Refusal as refusal:
+            # Where it lies in what the scalar was taken apart into is nobody's path.
+            raise Refusal(refusal.reason) from refusal.__cause__
 
     def _list(self, values: list[Any] | tuple[Any, ...], level: int) -> list[Any] | tuple[Any, ...]:
         plain = self._plain

@@ -34,4 +34,7 @@ class Refusal(Exception):
 
 def item_of(key: Any) -> str:
     """Return the path part of a dict's key."""
-    return f"[{reprlib.repr(key)}]"
+    try:
+        return f"[{reprlib.repr(key)}]"
+    except ValueError:  # a number of more digits than Python shows
+        return f"[{type(key).__name__}]"

@@ -99,6 +99,11 @@ def _take_delta(value: timedelta) -> list[int]:
     return [value.days, value.seconds, value.microseconds]
 
 
+def _build_range(parts: list[Any]) -> range:
+    # The encoder writes numbers of thousands of digits in hexadecimal.
+    return range(*(int(part["$int"], 16) if type(part) is dict else part for part in parts))
+
+
 SCALARS: dict[type, Scalar] = {
     bytes: Scalar("$bytes", _take_bytes, _build_bytes(bytes)),
     bytearray: Scalar("$bytearray", _take_bytes, _build_bytes(bytearray)),
@@ -109,7 +114,7 @@ SCALARS: dict[type, Scalar] = {
     UUID: Scalar("$uuid", str, UUID),
     Decimal: Scalar("$decimal", str, Decimal),
     complex: Scalar("$complex", lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
-    range: Scalar("$range", lambda value: [value.start, value.stop, value.step], lambda parts: range(*parts)),
+    range: Scalar("$range", lambda value: [value.start, value.stop, value.step], _build_range),
     **{cls: Scalar("$path", _take_path, lambda parts: _PATHS[parts[0]](parts[1])) for cls in _PATHS.values()},
 }
 SCALAR_TAGS: dict[str, Callable[[Any], Any]] = {scalar.tag: scalar.build for scalar in SCALARS.values()}

@@ -393,7 +393,7 @@ async def test_a_workflow_without_the_serializer_of_its_run_says_what_is_missing
         await question(handler)
         await journal.send("r", Answer(text="yes"))
         await handler
-        with pytest.raises(DeserializationError, match=r"written by the serializer 'pickle'.*reads only 'json'"):
+        with pytest.raises(DeserializationError, match=r"run r, seq \d+ \(RunCompleted\): written by .*'pickle'"):
             await (await Asking(journal=journal).resume("r"))
 
 

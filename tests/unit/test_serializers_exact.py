@@ -139,6 +139,7 @@ VALUES: list[Any] = [
     Permission(0),
     Bits.A | Bits.B,
     Bits(8),
+    range(10**5000),
     Pair(1),
     Point(1),
     Slotted(1, (2,)),

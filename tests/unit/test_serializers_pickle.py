@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections import deque
+from fractions import Fraction
 
 import pytest
 from serializer_samples import Outer, SampleWork
@@ -77,13 +79,30 @@ def test_without_a_key_a_value_comes_back_all_the_same(monkeypatch: pytest.Monke
         monkeypatch.delenv("DURABLE_FLOW_SERIALIZER_KEY")
 
 
-def test_json_where_it_is_exact_and_pickle_for_the_rest():
+class Tricky:
+    """Comes back from jsonpickle without what it holds."""
+
+    def __init__(self) -> None:
+        self.held = {1, 2}
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return ("state", self.held)
+
+    def __setstate__(self, state: object) -> None:
+        self.held = {1, 2} if isinstance(state, tuple) else set()
+
+
+def test_json_where_it_is_exact_then_the_text_of_jsonpickle_then_pickle():
     serializer = JsonPickleSerializer(key="k")
-    readable, opaque = serializer.serialize({"n": (1, 2)}), serializer.serialize({"n": Unlikely("x")})
-    assert b'{"$tuple":[1,2]}' in readable
-    assert b"Unlikely" in opaque
-    assert serializer.deserialize(readable) == {"n": (1, 2)}
-    assert serializer.deserialize(opaque) == {"n": Unlikely("x")}
+    exact, text = serializer.serialize({"n": (1, 2)}), serializer.serialize({"n": deque([Fraction(1, 3)])})
+    assert b'{"$tuple":[1,2]}' in exact
+    assert b'{"py/type": "fractions.Fraction"}' in text
+    assert serializer.deserialize(exact) == {"n": (1, 2)}
+    assert serializer.deserialize(text) == {"n": deque([Fraction(1, 3)])}
+    again = serializer.deserialize(serializer.serialize({"n": Tricky()}))
+    assert again["n"].held == {1, 2}
+    unlikely = {"n": Unlikely("x")}
+    assert serializer.deserialize(serializer.serialize(unlikely)) == unlikely
     for data in (b"", b"x", JsonSerializer().serialize([1])):
         with pytest.raises(DeserializationError, match="not written by JsonPickleSerializer"):
             serializer.deserialize(Signature("k").sign(data))
@@ -108,6 +127,34 @@ def test_nothing_is_unpickled_that_the_key_has_not_signed():
     assert exploded == []
     serializer.deserialize(serializer.serialize(Bomb()))
     assert exploded == ["boom"]  # so the bomb would have gone off
+
+
+def test_without_the_package_jsonpickle_there_are_pickles_and_its_texts_are_not_read(monkeypatch: pytest.MonkeyPatch):
+    serializer = JsonPickleSerializer(key="k")
+    text = serializer.serialize(Fraction(1, 3))
+    monkeypatch.setitem(sys.modules, "jsonpickle", None)
+    assert serializer.deserialize(serializer.serialize(Fraction(1, 3))) == Fraction(1, 3)
+    with pytest.raises(DeserializationError, match=r"pip install 'durable-flow\[jsonpickle\]'"):
+        serializer.deserialize(text)
+
+
+@pytest.mark.parametrize("make", [PickleSerializer, JsonPickleSerializer])
+def test_keys_are_rotated(make: type[PickleSerializer]):
+    old, both, new = make(key="old"), make(key=["new", b"old"]), make(key=["new"])
+    assert both.deserialize(old.serialize([1])) == [1]
+    assert new.deserialize(both.serialize([1])) == [1]
+    with pytest.raises(DeserializationError, match="nothing was unpickled"):
+        new.deserialize(old.serialize([1]))
+    for wrong in ([], ["new", ""]):
+        with pytest.raises(SerializationError, match="secret key is empty"):
+            make(key=wrong)
+
+
+def test_a_text_of_jsonpickle_is_parsed_only_behind_its_signature():
+    bomb = b't{"py/reduce": [{"py/function": "%s.explode"}, {"py/tuple": ["boom"]}]}' % __name__.encode()
+    with pytest.raises(DeserializationError, match="nothing was unpickled"):
+        JsonPickleSerializer(key="k").deserialize(bytes(32) + bomb)
+    assert "boom" not in exploded[1:]
 
 
 def test_what_cannot_be_pickled_is_refused():
