@@ -68,7 +68,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     attachment.found = state
     if state.ended == COMPLETED:
         assert state.result is not None
-        await require_readable(store, row, program.codec, state)
+        await require_readable(store, row, program.codec, [state.result])
         return Outcome.completed(program.codec.decode_event(state.result))
     if not state.ended and not state.attention:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeserializationError
-from ..records import EncodedEvent, EncodedValue, Record
+from ..records import EncodedEvent, EncodedValue
 
 if TYPE_CHECKING:
     from ..journal.protocol import JournalStore, RunRow
@@ -16,37 +16,33 @@ if TYPE_CHECKING:
 _PAGE = 1000
 
 
-async def require_readable(store: JournalStore, row: RunRow, codec: Codec, state: RunState) -> None:
-    """Raise DeserializationError if the state of a run holds what this codec has no serializer for.
+async def require_readable(
+    store: JournalStore, row: RunRow, codec: Codec, wanted: Iterable[EncodedEvent | EncodedValue]
+) -> None:
+    """Raise DeserializationError if one of these parts of a run's state was written by a serializer not known here.
 
     The error names the run, the record and the serializer's codec.
     """
-    if all(_is_read(codec, encoded) for encoded in _held(state)):
+    unread = next((part for part in wanted if not _is_read(codec, part)), None)
+    if unread is None:
         return
     after = 0
     while records := await store.read(row.run, after=after, limit=_PAGE):
         for record in records:
-            require_known(row.run_id, record, codec)
+            fact: Any = record.fact
+            if unread in _encoded(fact):
+                raise _unread(row.run_id, f"seq {record.seq} ({type(fact).__name__})", unread)
         after = records[-1].seq
     # In the state of another run, with which this one began.
-    unread = next(encoded for encoded in _held(state) if not _is_read(codec, encoded))
     raise _unread(row.run_id, "its first state", unread)
-
-
-def require_known(run_id: str, record: Record, codec: Codec) -> None:
-    """Raise DeserializationError if a record holds what this codec has no serializer for."""
-    fact: Any = record.fact
-    for part in _encoded(fact):
-        if not _is_read(codec, part):
-            raise _unread(run_id, f"seq {record.seq} ({type(fact).__name__})", part)
 
 
 def _is_read(codec: Codec, encoded: EncodedEvent | EncodedValue) -> bool:
     return codec.reads(encoded.codec, encoded.name if isinstance(encoded, EncodedEvent) else None)
 
 
-def _held(state: RunState) -> Iterator[EncodedEvent | EncodedValue]:
-    """Yield what steps that go on may read: values, events of tasks, fan-ins, buffers and waits, and the result."""
+def held(state: RunState) -> Iterator[EncodedEvent | EncodedValue]:
+    """Yield what steps that go on may read: values, and the events of tasks, fan-ins, buffers and waits."""
     yield from state.context.values()
     for task in state.tasks.values():
         yield from task.joined or ()
@@ -61,8 +57,6 @@ def _held(state: RunState) -> Iterator[EncodedEvent | EncodedValue]:
         yield from events
     for wait in state.waits.values():
         yield from (part for part in (wait.prompt, wait.answer, wait.requirements) if part is not None)
-    if state.result is not None:
-        yield state.result
 
 
 def _encoded(parts: Iterable[Any]) -> Iterator[EncodedEvent | EncodedValue]:

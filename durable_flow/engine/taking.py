@@ -18,7 +18,7 @@ from ..records import RunClaimed, WaitAnswered
 from ..shape import changes
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
-from .readable import require_readable
+from .readable import held, require_readable
 from .run import Run
 from .stepwise import Gate
 
@@ -83,7 +83,7 @@ class Taking:
                 return None
             records = await self._engine.store.read(row.run)
             state = fold(records)
-            await require_readable(self._engine.store, row, attachment.program.codec, state)
+            await require_readable(self._engine.store, row, attachment.program.codec, held(state))
             messages = await self._engine.store.messages([row.run])
             orphaned = state.parent is not None and await self._has_ended(state.parent)
         except Exception:
