@@ -383,3 +383,25 @@ def test_keys_of_another_form_are_refused() -> None:
     for no_seal in (object(), EncryptedSeal, KEY):
         with pytest.raises(TypeError, match="seal="):
             Journal("memory://", seal=no_seal)  # type: ignore[arg-type]
+
+
+def test_what_is_compressed_can_always_be_read_again() -> None:
+    seals = Seals(compress=True, limit=100_000)
+    place = {"uid": "u", "seq": 7}
+    for kind, size, ids in (
+        ("ContextSet", 65_536, None),
+        ("ContextSet", 65_537, "zlib"),
+        ("ContextSet", 100_000, "zlib"),
+        # Above the limit nothing comes, but what it does not open it does not close either.
+        ("ContextSet", 100_001, None),
+        # A snapshot holds many values.
+        ("snapshot", 1_600_000, "zlib"),
+        ("snapshot", 1_600_001, None),
+    ):
+        data = b"a" * size
+        stored, found = seals.seal(data, **place, kind=kind)
+        assert found == ids
+        assert (stored is data) == (ids is None)
+        assert seals.open(stored, found, run_id="film", **place, kind=kind) == data
+    noise = os.urandom(90_000)
+    assert seals.seal(noise, **place, kind="ContextSet") == (noise, None)
