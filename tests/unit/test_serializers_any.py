@@ -263,7 +263,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 )
 
 
-@given(st.lists(STEPS, max_size=8), NOT_EXACT)
+@given(st.lists(STEPS, max_size=6), NOT_EXACT)  # a step is two parts at most, and paths show twelve
 def test_the_path_leads_to_what_is_refused(steps: list[Step], value: Any) -> None:
     path = ""
     for part, wrap in steps:
