@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durable_flow import (
+    ArchiveError,
     Context,
     DeserializationError,
     EncryptedSeal,
@@ -405,3 +407,22 @@ def test_what_is_compressed_can_always_be_read_again() -> None:
         assert seals.open(stored, found, run_id="film", **place, kind=kind) == data
     noise = os.urandom(90_000)
     assert seals.seal(noise, **place, kind="ContextSet") == (noise, None)
+
+
+async def test_an_archive_is_sealed_and_its_run_goes_on_in_another_sealed_journal(where: str, tmp_path: Path) -> None:
+    archive = tmp_path / "film.jsonl"
+    async with Journal(where, **sealed()) as journal:
+        await asked(journal, "film")
+        await journal.send("film", SealedAnswer(text="yes"))
+        await journal.export("film", archive)
+    assert SECRET not in archive.read_text()
+    there = f"sqlite:///{tmp_path}/there.db"
+    async with Journal(there, seal=EncryptedSeal(keys=[OTHER])) as stranger:
+        with pytest.raises(ArchiveError, match="not among the keys"):
+            await stranger.import_(archive)
+    async with Journal(there, seal=EncryptedSeal(keys=[OTHER, KEY])) as journal:
+        await journal.import_(archive)
+        assert SECRET not in await Tables(journal).text()
+        assert await (await Secretive(journal=journal).resume("film")) == ["yes", SECRET]
+        rows = await Tables(journal).rows("journal")
+        assert {row["seal"] for row in rows if row["payload"] is not None} == {"aes-gcm"}
