@@ -32,6 +32,7 @@ from .records import (
     FanOutOpened,
     JoinFired,
     MessageReceived,
+    PendingDropped,
     Place,
     Record,
     RunAtRest,
@@ -43,6 +44,7 @@ from .records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -207,6 +209,12 @@ def evolve(state: RunState, record: Record) -> None:
             state.ended, state.timeout_message = TIMED_OUT, fact.message
         case StateImported():
             _imported(state, fact)
+        case StateEdited():
+            pass  # the writes that follow are records of their own
+        case PendingDropped():
+            _cleared(state)
+            for child in [c for c in state.children.values() if c.ended_at]:
+                del state.children[child.seq]
         case _:
             assert_never(fact)
     # A boundary at the earliest: inside a group the run is as active as it was before it.
@@ -459,7 +467,7 @@ def _forget_unfinished_children(state: RunState) -> None:
 
 
 def _cleared(state: RunState) -> None:
-    """Nothing is pending in a run that ended for good."""
+    """Nothing is pending in a run that ended for good, or that was told to give all of it up."""
     state.tasks.clear()
     state.runnable.clear()
     state.delayed.clear()

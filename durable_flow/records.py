@@ -80,6 +80,25 @@ class StateImported(NamedTuple):
     state: EncodedValue
 
 
+class StateEdited(NamedTuple):
+    """Somebody changed the context from outside of the steps: the writes that follow in this group are the change.
+
+    `by` says who. `patch` is the JSON Patch (RFC 6902) that was asked for, None where keys were simply set.
+    """
+
+    by: str
+    patch: EncodedValue | None = None
+
+
+class PendingDropped(NamedTuple):
+    """All that was pending is given up: tasks (`tasks` of them), open questions, timers, what was being collected.
+
+    The context stays. Open waits have been closed by the records before.
+    """
+
+    tasks: int
+
+
 class RunClaimed(NamedTuple):
     """A worker took the run; its epoch is higher than every earlier one.
 
@@ -429,7 +448,7 @@ Fact = (
     | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
     | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened | JoinFired | FanOutClosed
     | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest | RunParked | RunResumed
-    | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported | StateEdited | PendingDropped
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

@@ -23,6 +23,7 @@ from ..records import (
     FanOutOpened,
     JoinFired,
     MessageReceived,
+    PendingDropped,
     Record,
     RunAtRest,
     RunCancelled,
@@ -33,6 +34,7 @@ from ..records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -174,5 +176,9 @@ def describe(fact: Fact) -> str:
             return f"run timed out: {fact.message}"
         case StateImported():
             return f"goes on from run {fact.parent} at record {fact.seq}"
+        case StateEdited():
+            return f"edited by {fact.by}"
+        case PendingDropped():
+            return f"{fact.tasks} pending tasks dropped"
         case _:
             assert_never(fact)

@@ -174,12 +174,16 @@ class MemoryStore:
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         self._check_open()
-        return self._runs[self._keys[run_id]].row() if run_id in self._keys else None
+        return self._row(self._runs[self._keys[run_id]]) if run_id in self._keys else None
 
     async def find_many(self, runs: Sequence[int]) -> list[RunRow]:
         """Return the rows of these keys."""
         self._check_open()
-        return [self._runs[run].row() for run in runs if run in self._runs]
+        return [self._row(self._runs[run]) for run in runs if run in self._runs]
+
+    def _row(self, run: MemoryRun) -> RunRow:
+        parent = None if run.new.parent is None else self._runs[run.new.parent].new.run_id
+        return run.row()._replace(parent=parent)
 
     async def list_runs(
         self,
@@ -189,16 +193,18 @@ class MemoryStore:
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         self._check_open()
         found = (
-            run.row()
+            self._row(run)
             for run in reversed(self._runs.values())
             if (status is None or run.status in status)
             and (workflow is None or run.new.workflow == workflow)
             and (before is None or run.run < before)
             and not (unfinished and run.status in FINAL_STATUSES)
+            and (parent is None or run.new.parent == parent)
         )
         return list(islice(found, limit))
 

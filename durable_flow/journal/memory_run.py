@@ -56,10 +56,11 @@ class MemoryRun:
 
     def row(self) -> RunRow:
         """Return the run as a row of `runs`."""
-        run_id, uid, workflow, shape = self.new
+        run_id, uid, workflow, shape, _, parent_seq = self.new
         return RunRow(
             self.run, run_id, uid, workflow, shape, self.status, self.epoch, self.owner, self.wake_at, self.created_at,
             self.updated_at, self.finished_at, self.error, len(self.records), bool(self.messages),
+            parent_seq=parent_seq,
         )  # fmt: skip
 
     def change(self, status: str, wake_at: int | None, now: int) -> None:

@@ -38,12 +38,14 @@ class WorkerId:
 
 
 class NewRun(NamedTuple):
-    """A run to be created."""
+    """A run to be created. `parent` is the key of the run that it is forked from, `parent_seq` the checkpoint's seq."""
 
     run_id: str
     uid: str
     workflow: str
     shape: str
+    parent: int | None = None
+    parent_seq: int | None = None
 
 
 class RunUpdate(NamedTuple):
@@ -81,7 +83,10 @@ class Claim(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages."""
+    """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages.
+
+    `parent` is the run id of the run that it was forked from, `parent_seq` the seq of the checkpoint there.
+    """
 
     run: int
     run_id: str
@@ -98,6 +103,8 @@ class RunRow(NamedTuple):
     error: str | None
     seq: int
     message: bool
+    parent: str | None = None
+    parent_seq: int | None = None
 
 
 class MessageRow(NamedTuple):
@@ -227,8 +234,12 @@ class JournalStore(Protocol):
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first; `before` is the key of the last row of the page before."""
+        """Return runs, newest first; `before` is the key of the last row of the page before.
+
+        `parent` is the key of the run that they were forked from.
+        """
 
     async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
         """Return open waits, oldest first, of one run or of all unfinished runs."""

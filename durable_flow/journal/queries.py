@@ -27,10 +27,12 @@ Result = TypeVar("Result")
 _unconsumed = (messages.c.consumed_seq.is_(None), messages.c.undelivered_at.is_(None))
 _head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scalar_subquery()
 _has_message = exists().where(messages.c.run == runs.c.run, *_unconsumed)
+_parent = runs.alias("parent")
+_parent_id = select(_parent.c.run_id).where(_parent.c.run == runs.c.parent).scalar_subquery()
 _run_rows = select(
     runs.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner,
     runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
-    func.coalesce(_head, 0), _has_message,
+    func.coalesce(_head, 0), _has_message, _parent_id, runs.c.parent_seq,
 )  # fmt: skip
 _records = select(
     journal.c.seq, journal.c.at, journal.c.boundary, journal.c.seal, journal.c.kind, journal.c.task, journal.c.step,
@@ -164,6 +166,7 @@ class SqlQueries:
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         statement = _run_rows.order_by(runs.c.run.desc()).limit(limit)
@@ -173,6 +176,8 @@ class SqlQueries:
             statement = statement.where(runs.c.workflow == workflow)
         if before is not None:
             statement = statement.where(runs.c.run < before)
+        if parent is not None:
+            statement = statement.where(runs.c.parent == parent)
         # Said also where the statuses imply it: only so the index of unfinished runs is used.
         if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
             statement = statement.where(runs.c.finished_at.is_(None))
@@ -231,7 +236,8 @@ class SqlQueries:
 
 
 def _run_row(row: Sequence[Any]) -> RunRow:
-    return RunRow(*row)._replace(message=bool(row[-1]))
+    found = RunRow(*row)
+    return found._replace(message=bool(found.message))
 
 
 def _unreadable(run_id: str, seq: int, kind: str, exc: Exception) -> DeserializationError:

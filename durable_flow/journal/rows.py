@@ -76,6 +76,8 @@ _LAYOUTS: dict[type, _Layout] = {
     records.RunCancelled: _Layout(),
     records.RunTimedOut: _Layout(),
     records.StateImported: _Layout(name="parent", value="state"),
+    records.StateEdited: _Layout(name="by", value="patch"),
+    records.PendingDropped: _Layout(),
 }
 
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.

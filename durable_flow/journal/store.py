@@ -65,7 +65,7 @@ class SqlStore(SqlQueries, Generic[W]):
     async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
         """Create a run, see JournalStore. Raises SerializationError, PayloadTooLargeError."""
         writer = self._check_writer()
-        for text in (*new, update.status, worker.id):
+        for text in (*new[:4], update.status, worker.id):
             check_text(text, new.run_id, "run")
         await writer.room()
         encoded = encode(0, new.run_id, 0, 1, records, self._limit)

@@ -25,6 +25,7 @@ from durable_flow.records import (
     FanOutOpened,
     JoinFired,
     MessageReceived,
+    PendingDropped,
     Record,
     RunAtRest,
     RunCancelled,
@@ -35,6 +36,7 @@ from durable_flow.records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -224,6 +226,10 @@ FACTS: list[Fact] = [
     RunFailed(ErrorInfo("E", "", ""), None),
     RunCancelled(""),
     RunTimedOut(UNICODE),
+    StateEdited(UNICODE, value(ALL_BYTES)),
+    StateEdited("", None),
+    PendingDropped(0),
+    PendingDropped(7),
     StateImported(UNICODE, 7, encode_state(RunState(context={UNICODE: value(ALL_BYTES)}))),
 ]
 

@@ -26,6 +26,7 @@ from durable_flow.incoming import (
     ChildAsks,
     ChildOver,
     Collectors,
+    EditRequested,
     EffectsCommitted,
     EventReceived,
     ImportRequested,
@@ -64,6 +65,7 @@ from durable_flow.records import (
     Place,
     Record,
     RunClaimed,
+    StateEdited,
     StepDiverged,
     StreamPublished,
     StreamReset,
@@ -471,6 +473,10 @@ class Simulation:
             self.accept(CancelRequested("enough", self.drafts.take_all(), (99, None) if a % 2 else None))
         elif b == 1:
             self.accept(AttentionNeeded("the step is gone"))
+        elif b == 2:
+            key = KEYS[a % 2]
+            change: Fact = ContextDeleted(key, None, 0, 0) if a % 3 == 0 else ContextSet(key, value(a), None, 0, 0)
+            self.accept(EditRequested((StateEdited("kim", value(a) if a % 4 else None), change)))
         elif b > 3:
             self.resume(a, b)
 
