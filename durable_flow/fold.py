@@ -64,6 +64,11 @@ from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, Membe
 
 MAX_UNHANDLED = 20
 
+FOLD_VERSION = 1
+"""Raised with every change after which records, or a state as bytes, give another state: older snapshots then count no
+more. A test folds a recorded history and fails if it was forgotten.
+"""
+
 
 def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
     """Return the state after these records; `state`, if given, is that of the records before and is changed."""

@@ -41,6 +41,14 @@ def _no_journal_from_the_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _snapshots_are_verified() -> Iterator[None]:
+    """Compare every snapshot that is read, here and in processes that tests start, with the records before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DURABLE_FLOW_VERIFY_SNAPSHOTS", "1")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
     """Let processes that tests start feel Ctrl-C: a shell's background jobs, and all that they start, ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

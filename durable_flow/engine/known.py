@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import RunConflictError, RunNotFoundError
-from ..fold import fold
 from ..incoming import ImportRequested, StartRequested
+from ..journal.folding import state_at
 from ..journal.protocol import JournalStore, RunRow
 from ..records import EncodedValue, RunCompleted
 from ..state import COMPLETED
@@ -65,7 +65,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     last = await store.read(row.run, after=row.seq - 1)
     if last and isinstance(last[-1].fact, RunCompleted) and attachment.beginning is None:
         return Outcome.completed(program.codec.decode_event(last[-1].fact.result))
-    state = fold(await store.read(row.run))
+    state = await state_at(store, row.run)
     if attachment.beginning is not None:
         attachment.found = state
     if state.ended == COMPLETED:

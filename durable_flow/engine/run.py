@@ -40,6 +40,7 @@ from ..records import (
 from ..state import COMPLETED, FAILED, RunState, Task
 from .acting import carry_out, publish
 from .answers import Answers
+from .asked import AskedBefore
 from .attempt import make_attempt
 from .claims import SUSPICIOUS_CLAIMS
 from .clock import MICROSECONDS, Clock
@@ -104,8 +105,8 @@ class Run(ContextLocks):
         self.running: dict[str, dict[TaskId, Execution]] = {}
         self.workers = Workers(self.loop, program.num_workers)
         self.tail = StreamTail(state.position)
-        # The waits that had been answered when this engine took the run up: their questions are not shown again.
-        self.answered_before: frozenset[str] = NOTHING
+        # The questions of before this engine took the run up; None: it has created it.
+        self.asked_before: AskedBefore | None = None
         self.outcome: Outcome | None = None
         self.closed = False
         # Who is told of each append, and of what steps do; nearly always nobody.

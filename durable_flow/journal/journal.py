@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 
 from ..errors import DeserializationError, JournalError, RunNotFoundError, SerializationError
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
-from ..fold import fold
 from ..records import EncodedEvent, EncodedValue, Record
 from ..serializers.base import MAX_PAYLOAD_BYTES, Serializer, require_key
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from .deputies import deliver, deputy
+from .folding import state_at
 from .info import ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo, at_moment, moment, parsed_schema
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
 from .runid import require_run_id
@@ -149,12 +149,9 @@ class Journal:
         row = await self._row(run_id)
         if at is not None and not 1 <= at <= row.seq:
             raise ValueError(f"run {run_id} has no record {at}: its records are 1 to {row.seq}")
-        records = await self._shared.store.read(row.run, to=at)
-        while records and not records[-1].boundary:
-            records.pop()
-        if not records:
+        state = await state_at(self._shared.store, row.run, at)
+        if not state.seq:
             raise ValueError(f"run {run_id} has no checkpoint up to record {at}; the first one comes later")
-        state = fold(records)
         waits = tuple(
             WaitInfo(
                 run_id, state.workflow, w.wait_id, w.task.step if w.task else None, w.wanted,

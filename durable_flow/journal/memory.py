@@ -24,6 +24,7 @@ from .protocol import (
     NewRun,
     RunRow,
     RunUpdate,
+    SnapshotRow,
     StreamRow,
     WaitRow,
     WorkerId,
@@ -159,6 +160,21 @@ class MemoryStore:
         records = self._runs[run].records[after:to] if run in self._runs else []
         return records[:limit]
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq, see JournalStore."""
+        self._check_open()
+        kept = self._runs[run].snapshots if run in self._runs else {}
+        newest = max((seq for seq in kept if at is None or seq <= at), default=0)
+        return kept.get(newest)
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
+        self._check_open()
+        if run in self._runs:
+            of = self._runs[run]
+            of.snapshots = {seq: kept for seq, kept in of.snapshots.items() if not replacing <= seq <= row.seq}
+            of.snapshots[row.seq] = row._replace(run_id=of.new.run_id, uid=of.new.uid)
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
         self._check_open()
@@ -170,6 +186,12 @@ class MemoryStore:
         self._check_open()
         rows = self._runs[run].stream if run in self._runs else []
         return [row.wait_id for row in rows if row.wait_id is not None]
+
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
+        self._check_open()
+        waits = self._runs[run].waits.values() if run in self._runs else ()
+        return frozenset(wait.wait_id for wait in waits if wait.outcome == "answered")
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""

@@ -169,6 +169,21 @@ class StreamRow(NamedTuple):
     task: int | None = None
 
 
+class SnapshotRow(NamedTuple):
+    """A folded state as of boundary `seq`, a disposable cache. `payload` is what `snapshot.encode_state` wrote.
+
+    `hash` covers the payload, `seq`, `fold_version` and `uid`. `run_id` and `uid` are the run's own, not stored again.
+    """
+
+    run_id: str
+    uid: str
+    seq: int
+    fold_version: int
+    hash: str
+    payload: bytes
+    at: int
+
+
 class JournalStore(Protocol):
     """Where journals are kept. Every method may raise JournalUnavailableError; none leaves anything half-written."""
 
@@ -214,11 +229,23 @@ class JournalStore(Protocol):
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order."""
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq (None: at all), as it is stored; `folding` judges it.
+
+        Raises DeserializationError if its seal cannot be opened.
+        """
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those with `replacing` <= seq <= its own. Nothing may rest on it."""
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
 
     async def asked(self, run: int) -> list[str]:
         """Return the wait ids of the questions that a run has published, in order."""
+
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
-from .encode import MESSAGE_KIND, STREAM_KIND, unseal
-from .protocol import FINAL_STATUSES, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
+from .encode import MESSAGE_KIND, SNAPSHOT_KIND, STREAM_KIND, unseal
+from .protocol import FINAL_STATUSES, MessageRow, RunRow, SnapshotRow, StreamRow, WaitRow, WorkerId
 from .rows import to_fact
 from .shielded import shielded
-from .tables import journal, messages, runs, stream, waits, workers
+from .tables import journal, messages, runs, snapshots, stream, waits, workers
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -60,6 +60,16 @@ _messages = (
     .join_from(messages, runs, messages.c.run == runs.c.run)
     .where(*_unconsumed)
     .order_by(messages.c.id)
+)  # fmt: skip
+
+_snapshots = (
+    select(
+        runs.c.run_id, runs.c.uid, snapshots.c.seq, snapshots.c.fold_version, snapshots.c.hash, snapshots.c.payload,
+        snapshots.c.at, snapshots.c.seal,
+    )
+    .join_from(snapshots, runs, snapshots.c.run == runs.c.run)
+    .order_by(snapshots.c.seq.desc())
+    .limit(1)
 )  # fmt: skip
 
 # Keys in one statement: SQLite takes 32,766 parameters, and the text should not grow without bound.
@@ -128,6 +138,19 @@ class SqlQueries:
         rows = await self._rows(select(runs.c.run_id, runs.c.uid).where(runs.c.run == run))
         return (rows[0][0], rows[0][1]) if rows else (f"of key {run}", "")
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq, see JournalStore. Raises DeserializationError."""
+        statement = _snapshots.where(snapshots.c.run == run)
+        if at is not None:
+            statement = statement.where(snapshots.c.seq <= at)
+        for *columns, seal in await self._rows(statement):
+            row = SnapshotRow(*columns)
+            payload = unseal(
+                row.payload, seal, self._seal, run_id=row.run_id, uid=row.uid, seq=row.seq, kind=SNAPSHOT_KIND
+            )
+            return row._replace(payload=payload or b"")
+        return None
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order. Raises DeserializationError."""
         rows = await self._rows(_items.where(stream.c.run == run, stream.c.position > after).limit(limit))
@@ -144,6 +167,11 @@ class SqlQueries:
         """Return the wait ids of the questions that a run has published, in order."""
         statement = select(stream.c.wait_id).where(stream.c.run == run, stream.c.wait_id.is_not(None))
         return [row[0] for row in await self._rows(statement.order_by(stream.c.position))]
+
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
+        statement = select(waits.c.wait_id).where(waits.c.run == run, waits.c.outcome == "answered")
+        return frozenset(row[0] for row in await self._rows(statement))
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""

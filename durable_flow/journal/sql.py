@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .tables import journal, messages, runs, stream, waits, workers
+from .tables import journal, messages, runs, snapshots, stream, waits, workers
 
 _positional = sqlite.dialect(paramstyle="qmark")
 _named = sqlite.dialect(paramstyle="named")
@@ -218,6 +218,15 @@ _waits_of_run = (
 )
 waits_of_run = Statement(_waits_of_run.order_by(waits.c.seq))
 wait_of_run = Statement(_waits_of_run.where(waits.c.wait_id == bindparam("wait_id_")))
+
+# Snapshots.
+
+write_snapshot = _upsert(snapshots, 2)
+drop_snapshots = Statement(
+    delete(snapshots).where(
+        snapshots.c.run == _run, snapshots.c.seq >= bindparam("first_"), snapshots.c.seq < bindparam("before_")
+    )
+)
 
 # Workers.
 

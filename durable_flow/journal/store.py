@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from ..records import Record
 from . import calls
 from .encode import check_text, encode
-from .protocol import FINAL_STATUSES, Append, Claim, NewMessage, NewRun, RunUpdate, WorkerId
+from .protocol import FINAL_STATUSES, Append, Claim, NewMessage, NewRun, RunUpdate, SnapshotRow, WorkerId
 from .queries import SqlQueries
 from .text import line
 from .units import AppendUnit, CreateUnit
@@ -108,6 +108,10 @@ class SqlStore(SqlQueries, Generic[W]):
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
         """Give up a claim; a no-op if the epoch is no longer the run's."""
         await self._call(calls.release(run, epoch, status, wake_at, self.now()))
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
+        await self._call(calls.save_snapshot(run, row, replacing, self._seal))
 
     async def send(self, run: int, message: NewMessage) -> bool:
         """Insert a message; False if this message_id was sent before.
