@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
+    CheckpointError,
     ContextSerdeError,
     ContextStateError,
     DeserializationError,
@@ -28,6 +30,7 @@ from .errors import (
     SchemaVersionError,
     SerializationError,
     ServiceNotFoundError,
+    StateEditError,
     StepDivergedError,
     StepReleased,
     UnreconstructedException,
@@ -125,6 +128,8 @@ __version__ = "0.1.0"
 __all__ = [
     "All",
     "AlreadyAnsweredError",
+    "Checkpoint",
+    "CheckpointError",
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",
@@ -167,6 +172,7 @@ __all__ = [
     "ServiceManager",
     "ServiceNotFoundError",
     "StartEvent",
+    "StateEditError",
     "StateInfo",
     "StepDivergedError",
     "StepFailedEvent",

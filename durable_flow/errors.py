@@ -12,7 +12,7 @@ DurableFlowError
 ├── WorkflowDone                     internal to upstream programs that import it
 ├── ServiceNotFoundError             a ServiceManager has no service of this name (also a LookupError)
 ├── ContextStateError                a Context method was used where or when it cannot work
-├── CheckpointError                  a checkpoint that the run does not have, or that cannot be gone on from (also a ValueError)
+├── CheckpointError                  a checkpoint that the run does not have (also a ValueError)
 ├── StateEditError                   a change of a run's state that cannot be made (also a ValueError)
 ├── ContextSerdeError                a serialized context that cannot be read
 ├── RunIdError                       a run id of the wrong form (also a ValueError)

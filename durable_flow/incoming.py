@@ -185,5 +185,6 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | CameToRest | ResumeRequested | StartRequested | ImportRequested | EditRequested | ChildAsks | ChildOver
+    | AttentionNeeded | CameToRest | ResumeRequested | EditRequested | StartRequested | ImportRequested | ChildAsks
+    | ChildOver
 )  # fmt: skip

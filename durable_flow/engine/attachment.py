@@ -45,6 +45,8 @@ class Attachment:
         self.failure: BaseException | None = None
         # Whether no such run can have been there before.
         self.is_new = False
+        # The key of the run that it is forked from, and the seq of the checkpoint there.
+        self.forked_from: tuple[int, int] | tuple[()] = ()
         # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None

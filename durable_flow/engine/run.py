@@ -29,6 +29,7 @@ from ..incoming import (
 )
 from ..joins import due_joins
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow
+from ..journal.standing import row_update, standing_of
 from ..logs import fields, said
 from ..records import (
     EncodedEvent,
@@ -56,7 +57,6 @@ from .program import Program
 from .reasons import why_crashing
 from .receiving import from_caller, from_message
 from .routing import named_wait
-from .standing import row_update, standing_of
 from .step_output import Collected
 from .stream import StreamTail
 from .waiting import Waiting

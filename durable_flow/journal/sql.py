@@ -90,8 +90,8 @@ STREAM_COLUMNS = (
     stream.c.seal, stream.c.v, stream.c.wait_id, stream.c.reset_since, stream.c.task,
 )  # fmt: skip
 NEW_RUN_COLUMNS = (
-    runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.parent, runs.c.parent_seq,
-    runs.c.status, runs.c.epoch, runs.c.owner, runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
+    runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner, runs.c.wake_at,
+    runs.c.parent, runs.c.parent_seq, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
 )  # fmt: skip
 
 JOURNAL_NAMES = tuple(column.name for column in JOURNAL_COLUMNS)

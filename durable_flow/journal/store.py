@@ -72,8 +72,8 @@ class SqlStore(SqlQueries, Generic[W]):
         now = self.now()
         final = update.status in FINAL_STATUSES
         values = (
-            *new, update.status, 1, None if final or update.release else worker.id, update.wake_at, now, now,
-            now if final else None, line(update.error),
+            *new[:4], update.status, 1, None if final or update.release else worker.id, update.wake_at, *new[4:],
+            now, now, now if final else None, line(update.error),
         )  # fmt: skip
         claim: Claim | None = await self._check_writer().put(CreateUnit(values, encoded))
         self._creates += claim is not None

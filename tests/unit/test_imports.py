@@ -19,7 +19,19 @@ PACKAGE = Path(durable_flow.__file__).parent
 # Packages stand for everything in them.
 FLOORS = {
     0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs"},
-    1: {"fold", "fold_joins", "decide", "due", "joins", "graph", "levels", "recovery", "retry_policy", "snapshot"},
+    1: {
+        "fold",
+        "fold_joins",
+        "decide",
+        "due",
+        "joins",
+        "graph",
+        "levels",
+        "recovery",
+        "retry_policy",
+        "snapshot",
+        "branching",
+    },
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {

@@ -1,0 +1,113 @@
+"""What a group of records brought about, and how a fork gives it up: pure, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from .fold import evolve, fold
+from .records import (
+    BufferReleased,
+    CheckpointNamed,
+    ContextDeleted,
+    ContextSet,
+    EffectReused,
+    EncodedEvent,
+    EventCollected,
+    EventEmitted,
+    Fact,
+    PendingDropped,
+    Record,
+    RunCompleted,
+    RunStarted,
+    StateImported,
+    StepCompleted,
+    StepDiverged,
+    TaskId,
+    WaitClosed,
+)
+from .state import RunState
+
+# What of a completion is not the output of its step: the writes and collected events that it carried.
+_CARRIED = (ContextSet, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
+# Carried for another step, whose effects stand; those of the step itself end with its task.
+_OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
+
+
+class Output(NamedTuple):
+    """The output of a step that completed (`task`), or of the run's start (None).
+
+    `events` are what it emitted and what has not been handled yet, `emitted` their records' facts, the end of the run
+    not among them. `carried` is what else the same group of records holds.
+    """
+
+    task: TaskId | None
+    attempt: int
+    emitted: tuple[EventEmitted, ...]
+    carried: tuple[Fact, ...]
+
+
+def output_of(group: Sequence[Record]) -> Output | None:
+    """Return what a group, read whole, brought about; None if no step completed and no run started anew in it."""
+    facts = [record.fact for record in group]
+    completed = next((fact for fact in facts if isinstance(fact, StepCompleted)), None)
+    if completed is not None:
+        task = completed.task
+        emitted = tuple(f for f in facts if isinstance(f, EventEmitted) and f.task == task)
+        carried = tuple(
+            f for f in facts if isinstance(f, _CARRIED) or (isinstance(f, _OF_OTHERS) and f.task not in (None, task))
+        )
+        return Output(task, completed.attempt, emitted, carried)
+    if isinstance(facts[0], RunStarted) and not any(isinstance(fact, StateImported) for fact in facts):
+        return Output(None, 0, tuple(f for f in facts if isinstance(f, EventEmitted)), ())
+    return None
+
+
+def emitted_events(group: Iterable[Record], output: Output | None) -> list[EncodedEvent]:
+    """Return the events that came into being with a group: those of the step that completed, else all of them."""
+    events = []
+    for _, _, _, fact in group:
+        if isinstance(fact, EventEmitted) and (output is None or output.task is None or fact.task == output.task):
+            events.append(fact.event)
+        elif isinstance(fact, RunCompleted):
+            events.append(fact.result)
+    return events
+
+
+def without_output(group: Sequence[Record]) -> RunState:
+    """Return the state of a run that was started by this group of records, as if no start event had been sent."""
+    return fold(record for record in group if not isinstance(record.fact, EventEmitted))
+
+
+def carried_by(output: Output, state: RunState) -> tuple[Fact, ...]:
+    """Return of what a completion carried that which still makes sense in this state."""
+    return tuple(f for f in output.carried if not isinstance(f, EffectReused) or _is_recorded(f, state))
+
+
+def _is_recorded(reused: EffectReused, state: RunState) -> bool:
+    # The start of a run that has not ended is forgotten where a state is imported.
+    task = state.tasks.get(reused.task)
+    effects = task.effects if task is not None else None
+    return any(e.seq == reused.seq for by_place in (effects or {}).values() for e in by_place.values())
+
+
+def all_dropped(state: RunState) -> list[Fact]:
+    """Return the facts that give up all that is pending."""
+    closed: list[Fact] = [WaitClosed(wait.wait_id) for wait in state.waits.values() if wait.is_open]
+    return [*closed, PendingDropped(len(state.tasks))]
+
+
+class Beginning:
+    """The first group of a run while it is put together: each part is decided about the state after those before."""
+
+    def __init__(self, *facts: Fact) -> None:
+        self.state = RunState()
+        self.facts: list[Fact] = []
+        self.add(facts)
+
+    def add(self, facts: Iterable[Fact]) -> None:
+        """Add what is decided."""
+        for fact in facts:
+            self.facts.append(fact)
+            # Times play no part in what is decided; the real ones are given to the records when they are written.
+            evolve(self.state, Record(len(self.facts), 0, False, fact))

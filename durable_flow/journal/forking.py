@@ -1,0 +1,166 @@
+"""Forks: a new run that goes on from a checkpoint of another one, with something changed. It costs O(state)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from ..branching import Beginning, Output, all_dropped, carried_by, output_of, without_output
+from ..decide import decide
+from ..errors import CheckpointError, RunConflictError, StateEditError
+from ..incoming import EventReceived, ImportRequested, Question, StepReturned
+from ..records import EncodedEvent, EventEmitted, Fact, Record, RunResumed, TaskId
+from ..serializers.codec import Codec
+from ..snapshot import encode_state
+from ..state import CANCELLED, COMPLETED, RunState
+from .checkpoint import At, id_of
+from .folding import state_at
+from .patches import Patch, Validate, edit_facts
+from .points import checkpoint_at, group_ending
+from .protocol import JournalStore, NewRun, RunRow, RunUpdate, WorkerId
+from .standing import standing_of
+
+
+class Emission(NamedTuple):
+    """An event that is to be emitted in a fork: to whom, or that it ends the run."""
+
+    emitted: EventEmitted | Question
+    stop: EncodedEvent | None = None
+
+
+Emit = Callable[[RunState, Output | None, bool], Emission]
+"""Says where the event of a fork goes: instead of this output; as what the step returned if the flag is set, else as if
+it came from outside."""
+
+
+class ForkRequest(NamedTuple):
+    """What is to be different in a fork: context values, a JSON Patch of them, an event; and what is dropped."""
+
+    at: At | None = None
+    values: Mapping[str, Any] | None = None
+    patch: Patch | None = None
+    emit: Emit | None = None
+    drop_pending: bool = False
+    validate: Validate | None = None
+
+
+class Fork(NamedTuple):
+    """A run to be created: what it begins with, and the state that follows from that. `seq` is the checkpoint's."""
+
+    start: ImportRequested
+    seq: int
+    state: RunState
+
+
+async def planned(store: JournalStore, row: RunRow, codec: Codec, uid: str, shape: str, request: ForkRequest) -> Fork:
+    """Return the run that a fork is. Nothing is written.
+
+    Raises CheckpointError for what is no checkpoint of the run or leaves nothing to go on with, StateEditError and
+    SerializationError for changes that cannot be made.
+    """
+    emit = request.emit
+    if request.drop_pending and emit is None:
+        raise CheckpointError(
+            f"run {row.run_id}: drop_pending leaves nothing to go on with; pass event= with what comes instead"
+        )
+    seq = await checkpoint_at(store, row, request.at)
+    output, state = None, None
+    if emit is not None:
+        group = await group_ending(store, row.run, seq)
+        output = output_of(group)
+        if output is not None:
+            state = await state_at(store, row.run, group[0].seq - 1) if output.task else without_output(group)
+    if state is None:
+        state = await state_at(store, row.run, seq)
+    if state.ended in (COMPLETED, CANCELLED):
+        raise CheckpointError(
+            f"run {row.run_id} was {state.ended} at {id_of(row.run_id, seq)}: nothing is left to go on with. Fork an "
+            "earlier checkpoint, or the completion of its last step with event="
+        )
+    imported = ImportRequested(row.workflow, uid, shape, state.arguments, state.uid, state.seq, encode_state(state))
+    beginning = Beginning(*decide(RunState(), imported))
+    begins = len(beginning.facts)
+    if state.ended or state.attention:
+        beginning.add([RunResumed("fork")])
+    placed = False
+    if output is not None and output.task is not None:
+        assert emit is not None
+        placed = not request.drop_pending
+        beginning.add(_completed(beginning.state, output, output.task, emit if placed else None))
+    if request.drop_pending:
+        beginning.add(all_dropped(beginning.state))
+    if request.values or request.patch is not None:
+        beginning.add(
+            edit_facts(
+                beginning.state.context, codec, run_id=row.run_id, by="fork",
+                values=request.values, patch=request.patch, validate=request.validate,
+            )
+        )  # fmt: skip
+    if emit is not None and not placed:
+        emission = emit(beginning.state, output, False)
+        assert isinstance(emission.emitted, EventEmitted)
+        beginning.add(decide(beginning.state, EventReceived(emission.emitted, None, emission.stop)))
+    context = tuple(beginning.facts[begins:])
+    return Fork(imported._replace(context=context), seq, beginning.state)
+
+
+def _completed(state: RunState, output: Output, task: TaskId, emit: Emit | None) -> list[Fact]:
+    """Return the completion of a step again, with another output, or with none."""
+    emission = None if emit is None else emit(state, output, True)
+    emitted = () if emission is None or emission.stop is not None else (emission.emitted,)
+    stop = None if emission is None else emission.stop
+    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop))
+
+
+def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
+    """Return what emits an event where no workflow says to whom it goes: to where the one goes that it replaces.
+
+    Raises StateEditError, when it is called, if it replaces no event of its own class.
+    """
+
+    def emit(state: RunState, output: Output | None, returned: bool) -> Emission:
+        for emitted in output.emitted if output is not None else ():
+            if emitted.event.name == encoded.name and returned:
+                return Emission(emitted._replace(event=encoded, k=None, step=None))
+            if emitted.event.name == encoded.name:
+                # Lists are collected of what steps return.
+                joins = tuple(join for join in emitted.joins if "." in join)
+                return Emission(EventEmitted(encoded, None, 0, None, emitted.targets, joins=joins))
+        had = ", ".join(emitted.event.name for emitted in output.emitted) if output is not None else ""
+        raise StateEditError(
+            f"run {run_id}: who takes a {encoded.name} is known to the workflow alone; the journal can only replace an "
+            f"event by one of the same class (at this checkpoint: {had or 'none'}). Use flow.fork. Nothing was written"
+        )
+
+    return emit
+
+
+async def fork(store: JournalStore, row: RunRow, codec: Codec, new_run_id: str, request: ForkRequest) -> None:
+    """Create a fork that nobody owns. Raises RunConflictError if its run id is taken, and what `planned` raises."""
+    if await store.find(new_run_id) is not None:
+        raise taken(new_run_id)
+    fork = await planned(store, row, codec, new_uid(), row.shape, request)
+    now = store.now()
+    facts = decide(RunState(), fork.start)
+    records = [Record(n, now, n == len(facts), fact) for n, fact in enumerate(facts, 1)]
+    status, wake_at = standing_of(fork.state)
+    new = NewRun(new_run_id, fork.start.uid, row.workflow, row.shape, row.run, fork.seq)
+    claim = await store.create(new, records, RunUpdate(status, wake_at, release=True), nobody())
+    if claim is None:
+        raise taken(new_run_id)
+
+
+def taken(run_id: str) -> RunConflictError:
+    """Return the error for a fork onto a run that exists."""
+    return RunConflictError(f"there is a run {run_id} already; a fork needs a run id of its own. Nothing was written")
+
+
+def new_uid() -> str:
+    """Return 128 random bits as hex."""
+    return uuid4().hex
+
+
+def nobody() -> WorkerId:
+    """Return a worker that is in no table of workers, so that what it owned for a moment is free if it dies."""
+    return WorkerId(f"journal-{new_uid()}", "", "", "", 0, 0)
