@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -31,8 +31,8 @@ class Checkpoint:
     at: datetime
     name: str | None
     last_completed_step: str | None
-    input_events: tuple[Event, ...]
-    output_events: tuple[Event, ...]
+    input_events: tuple[Event, ...] = field(hash=False)
+    output_events: tuple[Event, ...] = field(hash=False)
     keys_changed: tuple[str, ...]
 
     @property
@@ -75,9 +75,9 @@ class KeyChange:
     attempt: int | None
     by: str | None
     existed: bool
-    old: Any
+    old: Any = field(hash=False)
     exists: bool
-    new: Any
+    new: Any = field(hash=False)
 
 
 At = int | str | datetime | Checkpoint
