@@ -1,11 +1,13 @@
-"""What a group of records brought about, and how a fork gives it up: pure, as data."""
+"""How a run branches off from another one: what a group of records brought about, and what comes instead. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from .decide import decide
 from .fold import evolve, fold
+from .incoming import EditRequested, EventReceived, ImportRequested, Question, StepReturned
 from .records import (
     BufferReleased,
     CheckpointNamed,
@@ -19,6 +21,7 @@ from .records import (
     PendingDropped,
     Record,
     RunCompleted,
+    RunResumed,
     RunStarted,
     StateImported,
     StepCompleted,
@@ -26,6 +29,7 @@ from .records import (
     TaskId,
     WaitClosed,
 )
+from .snapshot import encode_state
 from .state import RunState
 
 # What of a completion is not the output of its step: the writes and collected events that it carried.
@@ -97,16 +101,89 @@ def all_dropped(state: RunState) -> list[Fact]:
     return [*closed, PendingDropped(len(state.tasks))]
 
 
-class Beginning:
-    """The first group of a run while it is put together: each part is decided about the state after those before."""
+class Emission(NamedTuple):
+    """An event that is to be emitted in a fork: to whom, or that it ends the run."""
 
-    def __init__(self, *facts: Fact) -> None:
+    emitted: EventEmitted | Question
+    stop: EncodedEvent | None = None
+
+
+Emit = Callable[[RunState, Output | None, bool], Emission]
+"""Says where the event of a fork goes, instead of this output: as what the step returned if the flag is set, else as if
+it came from outside."""
+Edit = Callable[[RunState], Iterable[Fact]]
+"""Says what is changed in the context of a state."""
+
+
+class Branch(NamedTuple):
+    """A run that goes on from a state: what starts it, the facts of its first group, and the state after them.
+
+    The times in the state are not those of the records that are made of the facts.
+    """
+
+    start: ImportRequested
+    facts: tuple[Fact, ...]
+    state: RunState
+
+
+def branch(
+    state: RunState,
+    output: Output | None,
+    uid: str,
+    shape: str,
+    *,
+    edit: Edit | None = None,
+    emit: Emit | None = None,
+    drop_pending: bool = False,
+) -> Branch:
+    """Return the run of this uid that goes on from a state, or, with an output, from the completion after that state.
+
+    The output is replaced by the event of `emit`; without an output that is pending beside the rest. What was pending
+    is given up if `drop_pending`, all but that event. A run that failed or needs attention goes on.
+    """
+    start = ImportRequested(
+        state.workflow, uid, shape, state.arguments, state.uid, state.seq, encode_state(state)
+    )  # fmt: skip
+    group = _Group(decide(RunState(), start))
+    begins = len(group.facts)
+    returned = output is not None and output.task is not None and not drop_pending
+    if state.ended or state.attention:
+        group.add([RunResumed("fork")])
+    if output is not None and output.task is not None:
+        emission = emit(group.state, output, True) if emit is not None and returned else None
+        group.add(_completed(group.state, output, output.task, emission))
+    if drop_pending:
+        group.add(all_dropped(group.state))
+    if edit is not None:
+        group.add(edit(group.state))
+    if emit is not None and not returned:
+        emission = emit(group.state, output, False)
+        assert isinstance(emission.emitted, EventEmitted)
+        group.add(decide(group.state, EventReceived(emission.emitted, None, emission.stop)))
+    return Branch(start._replace(context=tuple(group.facts[begins:])), tuple(group.facts), group.state)
+
+
+def _completed(state: RunState, output: Output, task: TaskId, emission: Emission | None) -> list[Fact]:
+    """Return the completion of a step again, with another output, or with none."""
+    emitted = () if emission is None or emission.stop is not None else (emission.emitted,)
+    stop = None if emission is None else emission.stop
+    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop))
+
+
+def edited(state: RunState, facts: Iterable[Fact]) -> list[Fact]:
+    """Return what is journaled when somebody edits the context of a run: these facts, if it has not ended for good."""
+    return decide(state, EditRequested(tuple(facts)))
+
+
+class _Group:
+    """A group of facts while it is put together: each part is decided about the state after those before."""
+
+    def __init__(self, facts: Iterable[Fact]) -> None:
         self.state = RunState()
         self.facts: list[Fact] = []
         self.add(facts)
 
     def add(self, facts: Iterable[Fact]) -> None:
-        """Add what is decided."""
         for fact in facts:
             self.facts.append(fact)
             # Times play no part in what is decided; the real ones are given to the records when they are written.

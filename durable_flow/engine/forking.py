@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..branching import Output
+from ..branching import Emission, Emit, Output
 from ..errors import SerializationError
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 from ..incoming import Question
 from ..journal.checkpoint import id_of
 from ..journal.editing import edit, owned
-from ..journal.forking import Emission, Emit, ForkRequest, planned, taken
+from ..journal.forking import ForkRequest, planned, taken
 from ..journal.patches import edit_facts
 from ..records import EventEmitted
 from ..state import RunState
@@ -57,7 +57,7 @@ async def _fork(engine: Engine, program: Program, run_id: str, attachment: Attac
         await engine.placing.wait(attachment)
         plan = await planned(engine.store, row, program.codec, new_uid(), program.shape, request)
         attachment.forked_from = (row.run, plan.seq)
-        if not await engine.starting.create(attachment, None, plan.start):
+        if not await engine.starting.create(attachment, None, plan.branch.start):
             raise taken(attachment.run_id)
     finally:
         give_place_back(attachment)

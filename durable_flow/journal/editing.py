@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from ..decide import decide
+from ..branching import edited
 from ..errors import DurableFlowError, RunConflictError, RunFenced, RunFinishedError
-from ..incoming import EditRequested
 from ..records import Fact, Record
 from ..state import CANCELLED, COMPLETED, RunState
 from .folding import state_at
@@ -56,7 +55,7 @@ async def edit(store: JournalStore, row: RunRow, changes: Callable[[RunState], l
 
 async def _append(store: JournalStore, row: RunRow, claim: Claim, facts: list[Fact]) -> int:
     state = await state_at(store, row.run)
-    facts = decide(state, EditRequested(tuple(facts)))
+    facts = edited(state, facts)
     now = max(store.now(), state.last_at)
     records = [Record(claim.seq + n, now, n == len(facts), fact) for n, fact in enumerate(facts, 1)]
     # An edit of the context changes neither the status nor the time of waking: the row says what it said.

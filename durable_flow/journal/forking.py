@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from ..branching import Beginning, Output, all_dropped, carried_by, output_of, without_output
-from ..decide import decide
+from ..branching import Branch, Emission, Emit, Output, branch, output_of, without_output
 from ..errors import CheckpointError, RunConflictError, StateEditError
-from ..incoming import EventReceived, ImportRequested, Question, StepReturned
-from ..records import EncodedEvent, EventEmitted, Fact, Record, RunResumed, TaskId
+from ..records import EncodedEvent, EventEmitted, Fact, Record
 from ..serializers.codec import Codec
-from ..snapshot import encode_state
 from ..state import CANCELLED, COMPLETED, RunState
 from .checkpoint import At, id_of
 from .folding import state_at
@@ -20,18 +17,6 @@ from .patches import Patch, Validate, edit_facts
 from .points import checkpoint_at, group_ending
 from .protocol import JournalStore, NewRun, RunRow, RunUpdate, WorkerId
 from .standing import standing_of
-
-
-class Emission(NamedTuple):
-    """An event that is to be emitted in a fork: to whom, or that it ends the run."""
-
-    emitted: EventEmitted | Question
-    stop: EncodedEvent | None = None
-
-
-Emit = Callable[[RunState, Output | None, bool], Emission]
-"""Says where the event of a fork goes: instead of this output; as what the step returned if the flag is set, else as if
-it came from outside."""
 
 
 class ForkRequest(NamedTuple):
@@ -46,11 +31,10 @@ class ForkRequest(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """A run to be created: what it begins with, and the state that follows from that. `seq` is the checkpoint's."""
+    """A run to be created, and the seq of the checkpoint from which it goes on."""
 
-    start: ImportRequested
+    branch: Branch
     seq: int
-    state: RunState
 
 
 async def planned(store: JournalStore, row: RunRow, codec: Codec, uid: str, shape: str, request: ForkRequest) -> Fork:
@@ -78,39 +62,16 @@ async def planned(store: JournalStore, row: RunRow, codec: Codec, uid: str, shap
             f"run {row.run_id} was {state.ended} at {id_of(row.run_id, seq)}: nothing is left to go on with. Fork an "
             "earlier checkpoint, or the completion of its last step with event="
         )
-    imported = ImportRequested(row.workflow, uid, shape, state.arguments, state.uid, state.seq, encode_state(state))
-    beginning = Beginning(*decide(RunState(), imported))
-    begins = len(beginning.facts)
-    if state.ended or state.attention:
-        beginning.add([RunResumed("fork")])
-    placed = False
-    if output is not None and output.task is not None:
-        assert emit is not None
-        placed = not request.drop_pending
-        beginning.add(_completed(beginning.state, output, output.task, emit if placed else None))
-    if request.drop_pending:
-        beginning.add(all_dropped(beginning.state))
-    if request.values or request.patch is not None:
-        beginning.add(
-            edit_facts(
-                beginning.state.context, codec, run_id=row.run_id, by="fork",
-                values=request.values, patch=request.patch, validate=request.validate,
-            )
+
+    def edit(at: RunState) -> list[Fact]:
+        return edit_facts(
+            at.context, codec, run_id=row.run_id, by="fork",
+            values=request.values, patch=request.patch, validate=request.validate,
         )  # fmt: skip
-    if emit is not None and not placed:
-        emission = emit(beginning.state, output, False)
-        assert isinstance(emission.emitted, EventEmitted)
-        beginning.add(decide(beginning.state, EventReceived(emission.emitted, None, emission.stop)))
-    context = tuple(beginning.facts[begins:])
-    return Fork(imported._replace(context=context), seq, beginning.state)
 
-
-def _completed(state: RunState, output: Output, task: TaskId, emit: Emit | None) -> list[Fact]:
-    """Return the completion of a step again, with another output, or with none."""
-    emission = None if emit is None else emit(state, output, True)
-    emitted = () if emission is None or emission.stop is not None else (emission.emitted,)
-    stop = None if emission is None else emission.stop
-    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop))
+    edits = bool(request.values) or request.patch is not None
+    made = branch(state, output, uid, shape, edit=edit if edits else None, emit=emit, drop_pending=request.drop_pending)
+    return Fork(made, seq)
 
 
 def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
@@ -142,10 +103,10 @@ async def fork(store: JournalStore, row: RunRow, codec: Codec, new_run_id: str, 
         raise taken(new_run_id)
     fork = await planned(store, row, codec, new_uid(), row.shape, request)
     now = store.now()
-    facts = decide(RunState(), fork.start)
+    facts = fork.branch.facts
     records = [Record(n, now, n == len(facts), fact) for n, fact in enumerate(facts, 1)]
-    status, wake_at = standing_of(fork.state)
-    new = NewRun(new_run_id, fork.start.uid, row.workflow, row.shape, row.run, fork.seq)
+    status, wake_at = standing_of(fork.branch.state)
+    new = NewRun(new_run_id, fork.branch.start.uid, row.workflow, row.shape, row.run, fork.seq)
     claim = await store.create(new, records, RunUpdate(status, wake_at, release=True), nobody())
     if claim is None:
         raise taken(new_run_id)

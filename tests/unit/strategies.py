@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from given import ERROR, SECOND, event, value
 from hypothesis import strategies as st
 
+from durable_flow.branching import all_dropped
 from durable_flow.decide import decide
 from durable_flow.engine.drafts import Drafts
 from durable_flow.engine.history import History
@@ -308,7 +309,7 @@ class Simulation:
         self.boot()
         self.accept(StartRequested("Flow", "uid", "shape", value(1), event("Start"), ("first", "work")))
 
-    def continued(self) -> Simulation:
+    def continued(self, *, drop_pending: bool = False) -> Simulation:
         """Return a run that begins with the state of this one, in which nothing runs at the moment."""
         other = Simulation.__new__(Simulation)
         other.state, other.records = RunState(), []
@@ -316,7 +317,8 @@ class Simulation:
         other.done = {task: list(done) for task, done in self.done.items()}
         other.boot()
         imported = encode_state(self.state)
-        other.accept(ImportRequested("Flow", "other uid", "shape", None, "uid", self.state.seq, imported))
+        dropped = tuple(all_dropped(self.state)) if drop_pending else ()
+        other.accept(ImportRequested("Flow", "other uid", "shape", None, "uid", self.state.seq, imported, dropped))
         other.boot()
         return other
 

@@ -82,6 +82,7 @@ ENDS = (RunCompleted, RunFailed, RunCancelled, RunTimedOut)
 def test_random_histories_contain_every_kind_of_fact():
     kinds = {type(record.fact) for seed in range(400) for record in random_history(seed)}
     kinds |= {type(record.fact) for record in Simulation().continued().records}
+    kinds |= {type(record.fact) for record in Simulation().continued(drop_pending=True).records}
     assert kinds == set(get_args(Fact))
 
 
