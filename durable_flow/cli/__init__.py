@@ -33,6 +33,13 @@ _DB_COMMANDS = {
     "check": ("tell whether the database is up to date; exit code 1 if not", _CHECK),
     "sql": ("print the SQL that creates the tables, without connecting", _SQL),
 }
+_AT = "a checkpoint: its id (RUN_ID/SEQ), a seq, or a name given by ctx.checkpoint"
+_CHECKPOINT_COMMANDS = {
+    "checkpoints": "list the checkpoints of a run",
+    "diff": "print what changed in a run's context between two checkpoints, as a JSON Patch",
+    "blame": "tell which steps changed a key of a run's context",
+    "fork": "make a new run that goes on from a checkpoint; it runs when a worker takes it up",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .db import run
 
         return run(options.db_command, options.url)
+    if options.command in _CHECKPOINT_COMMANDS:
+        from .checkpoints import run as run_checkpoints
+
+        return run_checkpoints(options)
     from .demo import Demo
 
     return Demo(question=options.question, corpus=options.corpus, answer=options.answer, yes=options.yes).run()
@@ -63,7 +74,33 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--yes", action="store_true", help="answer every question with yes")
     answers.add_argument("--answer", choices=["yes", "no"], help="answer the question that is open, then go on")
     _add_db(commands)
+    _add_checkpoints(commands)
     return parser
+
+
+def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    made = {}
+    for name, summary in _CHECKPOINT_COMMANDS.items():
+        made[name] = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        made[name].add_argument("run_id", metavar="RUN_ID")
+        _add_url(made[name])
+    made["diff"].add_argument("a", metavar="A", help=_AT)
+    made["diff"].add_argument("b", metavar="B", nargs="?", help="another one; default: now")
+    made["blame"].add_argument("key", metavar="KEY")
+    made["fork"].add_argument("at", metavar="CHECKPOINT", nargs="?", help=f"{_AT}; default: now")
+    made["fork"].add_argument("--new-run-id", metavar="ID", help="default: a new one")
+    made["fork"].add_argument(
+        "--set", metavar="KEY=JSON", action="append", default=[], help="a context value to change; may be repeated"
+    )
+
+
+def _add_url(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--url",
+        help="the journal's database, e.g. postgresql://user@host/database; default: the environment's "
+        "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
+        "sqlite:///durable_flow.db",
+    )
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -71,12 +108,7 @@ def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     kinds = db.add_subparsers(dest="db_command", required=True, metavar="COMMAND")
     for name, (summary, description) in _DB_COMMANDS.items():
         command = kinds.add_parser(name, help=summary, description=description)
-        command.add_argument(
-            "--url",
-            help="the journal's database, e.g. postgresql://user@host/database; default: the environment's "
-            "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
-            "sqlite:///durable_flow.db",
-        )
+        _add_url(command)
 
 
 def _question(text: str) -> str:
