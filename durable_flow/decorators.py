@@ -20,7 +20,6 @@ from .signatures import (
     UnresolvedAnnotation,
     inspect_step,
     is_free_function,
-    return_problem,
 )
 
 if TYPE_CHECKING:
@@ -156,20 +155,7 @@ class StepDeclaration:
         names: dict[str, Any] = {}
         for frame in reversed(self._frames):
             names.update(frame.f_locals)
-        try:
-            return inspect_step(
-                self.function, self._options, is_method=not self.is_free, names=names, last_try=last_try
-            )
-        except UnresolvedAnnotation:
-            raise
-        except WorkflowValidationError as error:
-            # What stopped at a parameter has not come to the return annotation.
-            problems = Problems(f"step {self.function.__qualname__!r}")
-            problems.keep(error)
-            if (other := return_problem(self.function, names)) is not None and str(other) != str(error):
-                problems.keep(other)
-            problems.raise_any()
-            raise
+        return inspect_step(self.function, self._options, is_method=not self.is_free, names=names, last_try=last_try)
 
 
 def declaration_of(value: object) -> StepDeclaration | None:
@@ -206,10 +192,14 @@ def _declare(function: Any, workflow: Any, options: StepOptions, caller: FrameTy
 
 
 def _require_function(function: Any) -> None:
-    if isinstance(function, staticmethod | classmethod):
+    if isinstance(function, classmethod):
         raise WorkflowValidationError(
-            f"step {function.__func__.__qualname__!r} is a static or class method. Make it a method with self, or a "
-            "function outside the class: @step(workflow=...)."
+            f"step {function.__func__.__qualname__!r} is a class method. Put @classmethod above @step."
+        )
+    if isinstance(function, staticmethod):
+        raise WorkflowValidationError(
+            f"step {function.__func__.__qualname__!r} is a static method. Make it a method with self, or a function "
+            "outside the class: @step(workflow=...)."
         )
     if not inspect.isfunction(function):
         raise WorkflowValidationError(

@@ -70,7 +70,10 @@ def find_problems(
     problems += find_join_problems(steps, find_levels(steps, start_event_class), explained)
 
     if "reachability" not in skip:
-        sources = {start_event_class, *(e for e in accepted_by if e in explained or issubclass(e, HumanResponseEvent))}
+        sources: set[_Node] = {start_event_class}
+        sources.update(e for e in accepted_by if e in explained or issubclass(e, HumanResponseEvent))
+        # What is wrong with their for_steps, or with the steps that they cover, is told there.
+        sources.update(step.name for step in steps if step.covers or step.astray)
         reached = _closure(sources, _edges(steps, accepted_by, emitted_by, forwards=True))
         problems += [
             _unreachable(step, start_event_class)

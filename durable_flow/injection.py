@@ -84,7 +84,7 @@ class Injector:
             elif service.is_required:
                 raise WorkflowValidationError(f"run {run_id}: {_missing([(name, service)])}")
         if step.resources:
-            resolution = self._resources.resolution()
+            resolution = self._resources.resolution(definition.resource for definition in step.resources)
             for definition in step.resources:
                 try:
                     given[definition.name] = await resolution.get(definition.resource)

@@ -32,6 +32,7 @@ class StepNode(NamedTuple):
         subclasses: whether it takes subclasses of the accepted events as well.
         skip: the checks that leave this step out.
         covers: the steps whose failures it takes; None for a step that is no `@catch_error` handler.
+        astray: whether the handler covers none because of a problem that is told by itself, as of its `for_steps`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class StepNode(NamedTuple):
     subclasses: bool = False
     skip: Collection[str] = frozenset()
     covers: tuple[str, ...] | None = None
+    astray: bool = False
 
     def takes(self, event: type[Event]) -> bool:
         """Tell whether the step takes events of exactly this class. No StopEvent counts as a subclass of its base."""

@@ -11,7 +11,8 @@ import inspect
 import json
 import sys
 import typing
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,7 +36,8 @@ class Resource:
 
     Args:
         factory: makes the value.
-        cache: make it once per `ResourceManager`; False: once per call of a step, shared by all that need it there.
+        cache: make it once per `ResourceManager`; False: once per call of a step, shared by all that need it there. If
+            one of those says True, all of them get the one that is kept: a factory is one object within a call.
     """
 
     def __init__(self, factory: Callable[..., Any], cache: bool = True):
@@ -181,15 +183,15 @@ class ResourceManager:
 
     async def get(self, resource: ResourceDescriptor) -> Any:
         """Return a resource, made if need be. Raises what its factory raises, and ValueError for a cycle."""
-        return await self.resolution().get(resource)
+        return await self.resolution([resource]).get(resource)
 
     def get_all(self) -> dict[str, Any]:
         """Return what was set or made and kept, by name."""
         return {**{name: value for (name, _), value in self._made.items()}, **self._given}
 
-    def resolution(self) -> Resolution:
-        """Begin a resolution: within it a resource with `cache=False` is made once."""
-        return Resolution(self)
+    def resolution(self, resources: Iterable[ResourceDescriptor]) -> Resolution:
+        """Begin a resolution of these: within it a resource with `cache=False` is made once."""
+        return Resolution(self, resources)
 
     def throwaway(self) -> ResourceManager:
         """Return a manager with what was set in this one, to try resources out: what it makes is not kept here."""
@@ -201,12 +203,16 @@ class ResourceManager:
 class Resolution:
     """All resources of one call of a step."""
 
-    def __init__(self, manager: ResourceManager):
+    def __init__(self, manager: ResourceManager, resources: Iterable[ResourceDescriptor]):
         self._manager = manager
+        self._resources = tuple(resources)
+        self._kept_keys: set[_Key] | None = None
         self._here: dict[_Key, Any] = {}
 
     async def get(self, resource: ResourceDescriptor) -> Any:
         """Return a resource, see `ResourceManager.get`."""
+        if self._kept_keys is None:
+            self._kept_keys = _kept_keys(self._resources, self._manager._given)
         require_no_cycle(resource, self._manager._given)
         return await self._get(resource)
 
@@ -214,7 +220,8 @@ class Resolution:
         given, key = self._manager._given, resource.key
         if resource.name in given:
             return given[resource.name]
-        if resource.cache:
+        assert self._kept_keys is not None
+        if resource.cache or key in self._kept_keys:
             return await self._kept(resource, key)
         if key not in self._here:
             self._here[key] = await self._make(resource)
@@ -241,6 +248,22 @@ class Resolution:
     async def _make(self, resource: ResourceDescriptor) -> Any:
         given = {name: await self._get(needed) for name, needed in resource.dependencies().items()}
         return await resource.make(given)
+
+
+def _kept_keys(resources: Iterable[ResourceDescriptor], given: Mapping[str, Any]) -> set[_Key]:
+    """Return which of these and of what they need are kept, wherever in the order they stand."""
+    kept: set[_Key] = set()
+    seen: set[_Key] = set()
+    pending = list(resources)
+    while pending:
+        resource = pending.pop()
+        if resource.cache:
+            kept.add(resource.key)
+        if resource.key not in seen and resource.name not in given:
+            seen.add(resource.key)
+            with suppress(NameError):  # raised when this one is made
+                pending += resource.dependencies().values()
+    return kept
 
 
 def require_no_cycle(resource: ResourceDescriptor, given: Mapping[str, Any]) -> None:

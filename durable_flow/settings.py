@@ -70,13 +70,27 @@ def validated(
         timeout=timeout,
         verbose=verbose,
         journal=journal,
-        serializer=serializer,
+        serializer=_serializer(serializer),
         resource_manager=_manager(ResourceManager, resource_manager, "resource_manager"),
         service_manager=_manager(ServiceManager, service_manager, "service_manager"),
         observers=_observers(observers),
         limit=None if num_concurrent_runs is None else Limit(num_concurrent_runs),
         checked=not disable_validation,
         skip_graph_checks=_known_checks(skip_graph_checks),
+    )
+
+
+def _serializer(serializer: Serializer | None) -> Serializer | None:
+    methods = ("serialize", "deserialize")
+    if serializer is None or (
+        isinstance(getattr(serializer, "codec", None), str)
+        and not isinstance(serializer, type)
+        and all(callable(getattr(serializer, method, None)) for method in methods)
+    ):
+        return serializer
+    raise WorkflowValidationError(
+        f"serializer={serializer!r}: it must be an object with an id `codec` and the methods serialize(value) -> bytes "
+        "and deserialize(data) -> value, as PickleSerializer(key=...)."
     )
 
 

@@ -8,7 +8,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -17,6 +17,7 @@ from .errors import WorkflowValidationError
 from .events import Event, StepFailedEvent
 from .fan_in import is_event, members_of, read_list, read_slots
 from .injection import Injected, read_injection
+from .problems import Problems
 from .recovery import Recovery
 from .resource import ResourceDefinition
 from .retry_policy import RetryPolicy
@@ -24,6 +25,8 @@ from .service import ServiceDefinition
 
 StepFunction = Callable[..., Any]
 Parameter = inspect.Parameter
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _CONTEXT_TEXT = re.compile(r"(?:\w+\.)*Context(?:\[(?P<state>.+)\])?", re.DOTALL)
 
@@ -107,44 +110,31 @@ def inspect_step(
     Raises UnresolvedAnnotation, and WorkflowValidationError for everything that no later definition can cure.
     """
     reader = _Reader(function, names, last_try)
+    found = _Found(reader, function)
     parameters = reader.parameters()
     if is_method:
-        parameters = _without_self(reader, parameters)
-    events: dict[str, tuple[type[Event], ...]] = {}
-    lists: dict[str, Cardinality] = {}
-    contexts: dict[str, type[BaseModel] | None] = {}
-    injected: list[Injected] = []
+        parameters = found.try_to(_without_self, reader, parameters) or parameters[1:]
     for parameter in parameters:
-        if parameter.annotation is Parameter.empty:
-            if parameter.name == "ctx":
-                contexts["ctx"] = None
-                continue
-        elif (state := reader.context(parameter)) is not _NO_CONTEXT:
-            contexts[parameter.name] = state
-            continue
-        elif accepted := reader.events(parameter):
-            events[parameter.name] = accepted
-            continue
-        elif (found := read_list(reader, parameter)) is not None:
-            events[parameter.name], lists[parameter.name] = found
-            continue
-        elif (injection := reader.injection(parameter)) is not None:
-            injected.append(injection)
-            continue
-        _require_default(reader, parameter)
+        found.try_to(found.read, parameter)
+    events, lists, contexts, injected = found.events, found.lists, found.contexts, found.injected
     if len(contexts) > 1:
-        raise reader.problem(f"has several Context parameters ({', '.join(contexts)}). Keep one of them.")
-    if not events:
-        raise reader.problem(_no_event(parameters))
-    slots = read_slots(reader, events, lists) if len(events) > 1 else ()
-    returns = reader.returns()
-    event_parameter = next(iter(events))
-    accepted = tuple(dict.fromkeys(event for classes in events.values() for event in classes))
-    if options.recovery is not None and (accepted != (StepFailedEvent,) or lists or slots):
-        raise reader.problem(
-            f"is a @catch_error handler and takes {', '.join(map(_name, accepted))}. A handler takes failures: "
-            "annotate its event parameter with StepFailedEvent alone."
+        found.problems.keep(
+            reader.problem(f"has several Context parameters ({', '.join(contexts)}). Keep one of them.")
         )
+    if not events and not found.stopped:
+        found.problems.keep(reader.problem(_no_event(parameters)))
+    slots = (found.try_to(read_slots, reader, events, lists) or ()) if len(events) > 1 else ()
+    returns = found.try_to(reader.returns) or _Returns()
+    event_parameter = next(iter(events), "")
+    accepted = tuple(dict.fromkeys(event for classes in events.values() for event in classes))
+    if options.recovery is not None and events and (accepted != (StepFailedEvent,) or lists or slots):
+        found.problems.keep(
+            reader.problem(
+                f"is a @catch_error handler and takes {', '.join(map(_name, accepted))}. A handler takes failures: "
+                "annotate its event parameter with StepFailedEvent alone."
+            )
+        )
+    found.raise_any()
     context_parameter, state_class = next(iter(contexts.items()), (None, None))
     return StepConfig(
         name=function.__name__,
@@ -171,17 +161,6 @@ def inspect_step(
         accept_event_subclasses=options.accept_event_subclasses,
         skip_graph_checks=options.skip_graph_checks,
     )
-
-
-def return_problem(function: StepFunction, names: Mapping[str, Any]) -> WorkflowValidationError | None:
-    """Return what is wrong with the return annotation; None also if it cannot be resolved, or not yet."""
-    try:
-        _Reader(function, names, last_try=False).returns()
-    except UnresolvedAnnotation:
-        return None
-    except WorkflowValidationError as error:
-        return error
-    return None
 
 
 def is_free_function(function: StepFunction) -> bool:
@@ -222,6 +201,62 @@ def _no_event(parameters: list[Parameter]) -> str:
 
 
 _NO_CONTEXT: Any = object()
+
+
+class _Found:
+    """What the parameters of a step are, and everything that is wrong with its signature."""
+
+    def __init__(self, reader: _Reader, function: StepFunction):
+        self.events: dict[str, tuple[type[Event], ...]] = {}
+        self.lists: dict[str, Cardinality] = {}
+        self.contexts: dict[str, type[BaseModel] | None] = {}
+        self.injected: list[Injected] = []
+        self.problems = Problems(f"step {function.__qualname__!r}")
+        # Whether a parameter could not be read: then it is not known that none takes an event.
+        self.stopped = False
+        self._reader = reader
+        self._unresolved: UnresolvedAnnotation | None = None
+
+    def read(self, parameter: Parameter) -> None:
+        """Find out what a parameter gets."""
+        reader, name = self._reader, parameter.name
+        if parameter.annotation is Parameter.empty:
+            if name == "ctx":
+                self.contexts["ctx"] = None
+                return
+        elif (state := reader.context(parameter)) is not _NO_CONTEXT:
+            self.contexts[name] = state
+            return
+        elif accepted := reader.events(parameter):
+            self.events[name] = accepted
+            return
+        elif (found := read_list(reader, parameter)) is not None:
+            self.events[name], self.lists[name] = found
+            return
+        elif (injection := reader.injection(parameter)) is not None:
+            self.injected.append(injection)
+            return
+        _require_default(reader, parameter)
+
+    def try_to(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """Return what the function returns; None if it raises a WorkflowValidationError, which is told with others."""
+        try:
+            return function(*args, **kwargs)
+        except UnresolvedAnnotation as error:
+            if self._reader.last_try:
+                self.problems.keep(error)
+            elif not self.problems:
+                self._unresolved = self._unresolved or error
+        except WorkflowValidationError as error:
+            self.problems.keep(error)
+        self.stopped = True
+        return None
+
+    def raise_any(self) -> None:
+        """Raise everything that was found; if it began with what may yet be defined, that: all is told later."""
+        if self._unresolved is not None:
+            raise self._unresolved
+        self.problems.raise_any()
 
 
 @dataclass(slots=True)
@@ -278,6 +313,8 @@ class _Reader:
     def _state(self, annotation: Any) -> type[BaseModel] | None:
         if annotation is Any or isinstance(annotation, typing.TypeVar):
             return None
+        if (get_origin(annotation) or annotation) in (dict, Mapping):
+            return None  # as untyped as without it
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return annotation
         raise self.problem(

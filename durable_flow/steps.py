@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
@@ -126,11 +127,13 @@ def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
             if declaration is None:
                 # An override without @step takes the place of the inherited step.
                 found.pop(name, None)
-            elif isinstance(value, staticmethod | classmethod):
+            elif isinstance(value, staticmethod):
                 raise WorkflowValidationError(
-                    f"step {name!r} of {base.__qualname__} is a static or class method. Make it a method with self, "
-                    "or a function outside the class: @step(workflow=...)."
+                    f"step {name!r} of {base.__qualname__} is a static method. Make it a method with self, or a "
+                    "function outside the class: @step(workflow=...)."
                 )
+            elif isinstance(value, classmethod):
+                found[name] = (declaration, _called_on_the_class(value.__func__))
             elif declaration.is_free:
                 raise WorkflowValidationError(
                     f"step {name!r} of {base.__qualname__} was defined outside a class. Do not assign it to the "
@@ -143,6 +146,16 @@ def _declared(cls: type) -> dict[str, tuple[StepDeclaration, StepFunction]]:
         if declaration is not None:
             found[name] = (declaration, function)
     return found
+
+
+def _called_on_the_class(function: StepFunction) -> StepFunction:
+    """Return a class method as a method: its first argument is the class of the instance that it is given."""
+
+    @wraps(function)
+    def call(instance: object, *args: Any, **kwargs: Any) -> Any:
+        return function(type(instance), *args, **kwargs)
+
+    return call
 
 
 def _build(cls: type) -> StepTable:
@@ -214,11 +227,16 @@ def _nodes(steps: Iterable[StepConfig], handler_of: Mapping[str, str]) -> list[S
     covers: dict[str, list[str]] = {}
     for covered, handler in handler_of.items():
         covers.setdefault(handler, []).append(covered)
+    steps = tuple(steps)
+    several = sum(s.recovery is not None and s.recovery.for_steps is None for s in steps) > 1
     return [
         StepNode(
             s.name, s.accepted, s.emitted, s.listed, s.single, s.collect is not None, s.slots,
             s.accept_event_subclasses, s.skip_graph_checks,
             None if s.recovery is None else tuple(covers.get(s.name, ())),
+            s.recovery is not None
+            and s.name not in covers
+            and bool(several if s.recovery.for_steps is None else s.recovery.for_steps),
         )
         for s in steps
     ]  # fmt: skip

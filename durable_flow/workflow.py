@@ -150,6 +150,11 @@ class Workflow:
         return _settings(self).name
 
     @property
+    def serializer(self) -> Serializer | None:
+        """The serializer that was given to this instance; None: its journal's, else exact JSON."""
+        return _settings(self).serializer
+
+    @property
     def start_event_class(self) -> type[StartEvent]:
         """The class of the event that starts a run."""
         return step_table(type(self)).start_event_class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from ..engine.beginning import Beginning
 from ..engine.children import executing
 from ..engine.current import current_execution
+from ..engine.handed import Handed, awaited, known_as_async
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from ..events import Event
@@ -50,6 +51,7 @@ class Context(Generic[StateT]):
     """
 
     _face: Face
+    _handed: Handed | None = None
     _run_of: Callable[[], Run | Beginning]
     _state_class: type[BaseModel] | None = None
     _data: ContextData | None = None
@@ -82,6 +84,7 @@ class Context(Generic[StateT]):
         context: Context[Any] = cls.__new__(cls)
         run = execution.run
         context._face = cast("Face", execution)
+        context._handed = execution.handed
         context._run_of = lambda: run
         context._state_class = state_class
         return context
@@ -156,10 +159,10 @@ class Context(Generic[StateT]):
     @property
     def store(self) -> ContextStore[StateT]:
         """The state by dotted paths, as a whole (`get_state`, `edit_state`), and typed for `Context[MyState]`."""
-        run = self._run
+        run = self._run_of()
         if self._store is None or self._store_of is not run:
             self._with_defaults()
-            self._store, self._store_of = ContextStore(run, self._any_face, self._state_class), run
+            self._store, self._store_of = ContextStore(run, self._any_face, self._state_class, self._handed), run
         return self._store
 
     def _with_defaults(self) -> None:
@@ -167,16 +170,28 @@ class Context(Generic[StateT]):
         if self._state_class is not None:
             self._any_face.fill(self._state_class.model_fields, partial(defaults_of, self._state_class))
 
-    async def get(self, key: str, default: Any = MISSING) -> Any:
+    @known_as_async
+    def get(self, key: str, default: Any = MISSING) -> Coroutine[Any, Any, Any]:
         """Return the live value of a key, taken literally (no path); ValueError if it is missing and no default."""
-        self._with_defaults()
-        value = self._any_face.read(key, MISSING)
+        made = self._get(key, default)
+        # As `awaited` does it, but this is called most often.
+        if (handed := self._handed) is not None:
+            if (last := handed.last) is not None and last.cr_frame is not None:
+                handed.keep(last)
+            handed.last = made
+        return made
+
+    async def _get(self, key: str, default: Any) -> Any:
+        if self._state_class is not None:
+            self._with_defaults()
+        value = self._face.read(key, MISSING)
         if value is not MISSING:
             return value
         if default is MISSING:
             raise ValueError(f"Key '{key}' not found in Context (run {self._run.run_id})")
         return default
 
+    @awaited
     async def set(self, key: str, value: Any, make_private: bool = False) -> None:
         """Set a key, taken literally (no path). Waits while another step is in `edit_state`.
 
@@ -206,7 +221,7 @@ class Context(Generic[StateT]):
     @property
     def lock(self) -> ContextLock:
         """The run's lock, for read-modify-write over an `await`."""
-        return ContextLock(self._run, self._any_face)
+        return ContextLock(self._run, self._any_face, self._handed)
 
     # -- Events --------------------------------------------------------------------------------------------------------
 
@@ -254,6 +269,7 @@ class Context(Generic[StateT]):
             async for event in events:
                 yield event
 
+    @awaited
     async def wait_for_event(
         self,
         event_type: type[EventT],
@@ -293,6 +309,7 @@ class Context(Generic[StateT]):
 
     # -- Durable effects -----------------------------------------------------------------------------------------------
 
+    @awaited
     async def call(self, name: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `fn(*args, **kwargs)` at least once until its result is durable, then never again for this task.
 
@@ -307,12 +324,14 @@ class Context(Generic[StateT]):
             )
         return await self._effects("call").call(name, fn, args, kwargs)
 
+    @awaited
     async def sleep(self, seconds: float) -> None:
         """Sleep on a durable timer: never short, and after a restart only for what is left."""
         effects = self._effects("sleep")
         require_seconds(effects, seconds)
         await effects.sleep(seconds)
 
+    @awaited
     async def checkpoint(self, name: str) -> None:
         """Commit what the step did so far and name this position of the journal. It seals nothing."""
         effects = self._effects("checkpoint")
@@ -347,6 +366,19 @@ class Context(Generic[StateT]):
             return face.is_running
         run = self._run
         return not isinstance(run, Beginning) and not run.closed
+
+    def get_result(self) -> Any:
+        """Return the result of the run that this context belongs to, for programs that ask here, not the handler.
+
+        Raises what `await handler` would raise, and ContextStateError in a step and while the run has not ended.
+        """
+        attachment = self._outside_face("ctx.get_result").attachment
+        if attachment is not None and attachment.failure is not None:
+            raise attachment.failure
+        if attachment is None or attachment.outcome is None:
+            where = "belongs to no run yet" if attachment is None else f"is that of run {attachment.run_id}, under way"
+            raise ContextStateError(f"there is no result yet: this Context {where}. Use `await flow.run(ctx=ctx)`")
+        return attachment.outcome.value()
 
     async def running_steps(self) -> list[str]:
         """Return the names of the steps that are in flight in this process.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ..engine.handed import Handed, awaited
 from ..engine.live import LOCK_HELD
 
 if TYPE_CHECKING:
@@ -18,14 +19,16 @@ class ContextLock:
     `get`, `set` and `edit_state` do not take it, so they work inside. It is not persisted.
     """
 
-    def __init__(self, run: Run | Beginning, face: Any):
+    def __init__(self, run: Run | Beginning, face: Any, handed: Handed | None = None):
         self._run = run
         self._face = face
+        self._handed = handed
 
     @property
     def _lock(self) -> asyncio.Lock:
         return self._run.lock
 
+    @awaited
     async def acquire(self) -> bool:
         """Wait for the lock and take it."""
         await self._lock.acquire()

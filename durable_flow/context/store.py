@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from ..engine.handed import Handed, awaited, known_as_async
 from ..engine.live import MISSING
 from ..errors import WorkflowRuntimeError
 from .face import Face
@@ -31,15 +32,30 @@ class ContextStore(Generic[StateT]):
     `get` returns the live object; what is changed in it is found when the step commits.
     """
 
-    def __init__(self, run: Run | Beginning, face: Face, state_class: type[BaseModel] | None):
+    def __init__(
+        self, run: Run | Beginning, face: Face, state_class: type[BaseModel] | None, handed: Handed | None = None
+    ):
         self._run = run
         self._face = face
         self._state_class = state_class
+        self._handed = handed
 
-    async def get(self, path: str, default: Any = MISSING) -> Any:
+    @known_as_async
+    def get(self, path: str, default: Any = MISSING) -> Coroutine[Any, Any, Any]:
         """Return the live value at a path; ValueError if there is none and no default."""
+        made = self._get(path, default)
+        # As `awaited` does it, but this is called most often.
+        if (handed := self._handed) is not None:
+            if (last := handed.last) is not None and last.cr_frame is not None:
+                handed.keep(last)
+            handed.last = made
+        return made
+
+    async def _get(self, path: str, default: Any) -> Any:
         head, *rest = parts_of(path)
-        value = self._head(head)
+        value = self._face.read(head, MISSING)
+        if value is MISSING:
+            value = self._head(head)
         for part in rest:
             if value is MISSING:
                 break
@@ -58,6 +74,7 @@ class ContextStore(Generic[StateT]):
             value = self._face.read(key, MISSING)
         return value
 
+    @awaited
     async def set(self, path: str, value: Any) -> None:
         """Set the value at a path, creating dicts on the way. Waits while another step is in `edit_state`."""
         async with self.writing():
@@ -80,6 +97,7 @@ class ContextStore(Generic[StateT]):
         if cls is not None and not may_have(cls, key):
             raise ValueError(f"{cls.__name__} has no field {key!r} (run {self._run.run_id})")
 
+    @awaited
     async def get_state(self) -> StateT:
         """Return a copy of the whole state."""
         return self._copy()
@@ -91,6 +109,7 @@ class ContextStore(Generic[StateT]):
             put_field(state, key, codec.copy(value))
         return state  # type: ignore[return-value]
 
+    @awaited
     async def set_state(self, state: BaseModel | Mapping[str, Any]) -> None:
         """Replace the state; a parent type of the state's class only replaces its own fields."""
         cls = self._state_class or DictState
@@ -130,6 +149,7 @@ class ContextStore(Generic[StateT]):
         cls = self._state_class
         return cls is None or may_have(cls, key)
 
+    @awaited
     async def clear(self) -> None:
         """Set every field to its default, or empty an untyped state."""
         async with self.writing():

@@ -18,6 +18,7 @@ from .collecting import joins_in
 from .current import current_execution
 from .execution import Execution
 from .failure import after_failure, describe
+from .handed import sentence
 from .threads import FromThread
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             current_execution.set(execution)
             result = await run.program.call(step, event, execution, given)
         current_execution.set(None)
+        if forgotten := execution.handed.forgotten():
+            raise WorkflowRuntimeError(
+                f"step {step!r} of run {run.run_id} (attempt {execution.attempt}): "
+                + sentence(forgotten, is_async=step not in run.program.sync_steps)
+            )
         try:
             events = run.program.emitted(step, result)
         except WorkflowRuntimeError as error:
@@ -79,11 +85,18 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
             return
         if isinstance(error, SerializationError):
             error.add_note(f"This was in step {step!r} of run {run.run_id}, attempt {execution.attempt}.")
+        if forgotten := execution.handed.forgotten():
+            error.add_note(
+                f"Before that, in step {step!r} of run {run.run_id}, attempt {execution.attempt}: "
+                + sentence(forgotten, is_async=step not in run.program.sync_steps)
+            )
         await _raised(run, execution, task, error)
     else:
         if run.closed:
             return
         run.accept(returned)
+    finally:
+        execution.handed.forgotten()  # what was never begun would keep the execution, which keeps it
 
 
 def _input(run: Run, task: Task) -> Event | tuple[Event, ...] | None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..incoming import ImportRequested, StartRequested
-from ..records import ContextDeleted, ContextSet, EncodedValue, StateImported
-from ..snapshot import encode_state
+from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, Fact, StateImported
+from ..snapshot import decode_state, encode_state, with_payloads
 from .clock import new_uid
 from .live import ContextLocks, LiveContext
 
 if TYPE_CHECKING:
+    from ..journal.protocol import JournalStore
     from ..serializers.codec import Codec
     from ..state import RunState
     from .program import Program
     from .run import Run
+
+# What a run begins with beside the values of its context: its start, the state or event, what is awaited.
+_FEW_RECORDS = 8
 
 
 class Beginning(ContextLocks):
@@ -73,24 +79,75 @@ class Beginning(ContextLocks):
             run.commit(late)
 
 
-def first_facts(start: StartRequested | ImportRequested) -> list[Any]:
+def first_facts(start: StartRequested | ImportRequested) -> list[Fact]:
     """Return what the journal of a run has between its first record and its start event."""
     if isinstance(start, StartRequested):
         return list(start.context)
     return [StateImported(start.parent, start.seq, start.state), *start.context]
 
 
-def same_facts(codec: Codec, recorded: Collection[Any], given: Collection[Any]) -> bool:
-    """Tell whether a run began with the same facts, in whatever order the values were set."""
+async def recorded_beginning(store: JournalStore, run: int, expected: int) -> list[Fact]:
+    """Return what a run's journal has in the place of `first_facts`, of which about so many are expected.
+
+    A run begins with one group of records. What follows it is no beginning any more, though it be a value that a step
+    or a caller has set before anything else happened.
+    """
+    upto = expected + _FEW_RECORDS
+    records = await store.read(run, to=upto)
+    while len(records) == upto and not any(record.boundary for record in records):
+        upto *= 2
+        records = await store.read(run, to=upto)
+    end = next(at for at, record in enumerate(records, 1) if record.boundary)
+    return [r.fact for r in records[:end] if isinstance(r.fact, StateImported | ContextSet | ContextDeleted)]
+
+
+def begins_alike(codec: Codec, recorded: Collection[Fact], given: Collection[Fact]) -> bool:
+    """Tell whether a run began with the same state and values, in whatever order the values were set.
+
+    Codecs other than JSON are not canonical: equal values may have other bytes. So what differs is compared decoded,
+    and each value as it stands in the end, in the state or set after it.
+    """
     if set(recorded) == set(given):
         return True
-    # Codecs other than JSON are not canonical: equal values may have other bytes.
-    one, other = (
-        ({f.key: codec.decode_value(f.value) for f in facts if isinstance(f, ContextSet)},
-         {f for f in facts if not isinstance(f, ContextSet)})
-        for facts in (recorded, given)
-    )  # fmt: skip
-    return one == other
+    (state, values), (other_state, other_values) = _meaning(codec, recorded), _meaning(codec, given)
+    return state == other_state and values == other_values
+
+
+def _meaning(codec: Codec, facts: Collection[Fact]) -> tuple[Any, dict[str, _Payload]]:
+    """Return which unfinished state these facts begin with, without its values, and the values by key."""
+    state: Any = None
+    values: dict[str, EncodedValue] = {}
+    for fact in facts:
+        if isinstance(fact, StateImported):
+            imported = decode_state(fact.state)
+            values.update(imported.context)
+            state = (fact.parent, fact.seq, with_payloads(replace(imported, context={}), partial(_Payload, codec)))
+        elif isinstance(fact, ContextSet):
+            values[fact.key] = fact.value
+        elif isinstance(fact, ContextDeleted):
+            values.pop(fact.key, None)
+    return state, {key: _Payload(codec, value) for key, value in values.items()}
+
+
+class _Payload:
+    """An encoded value or event that equals another one if their bytes or what they stand for are equal."""
+
+    def __init__(self, codec: Codec, encoded: EncodedValue | EncodedEvent):
+        self._codec = codec
+        self._encoded = encoded
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Payload) or type(self._encoded) is not type(other._encoded):
+            return False
+        return self._encoded == other._encoded or bool(self._decoded() == other._decoded())
+
+    def __hash__(self) -> int:
+        return hash(type(self._encoded))
+
+    def _decoded(self) -> Any:
+        if isinstance(self._encoded, EncodedEvent):
+            return self._codec.decode_event(self._encoded)
+        return self._codec.decode_value(self._encoded)
 
 
 def _changes(

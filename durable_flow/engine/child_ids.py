@@ -7,6 +7,7 @@ import hashlib
 from ..records import Place, TaskId
 
 MAX_RUN_ID = 200
+_DIGEST_BYTES = 10
 
 
 def child_run_id(parent: str, uid: str, task: TaskId, attempt: int, place: Place, revivals: int) -> str:
@@ -16,5 +17,12 @@ def child_run_id(parent: str, uid: str, task: TaskId, attempt: int, place: Place
     the parent had ended before.
     """
     text = f"{uid}:{task.seq}:{task.step}:{attempt}:{place.name}:{place.k}:{revivals}"
-    digest = hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
     return f"{parent[: MAX_RUN_ID - len(digest) - 1]}.{digest}"
+
+
+def parent_in(run_id: str) -> str | None:
+    """Return what a child's run id begins with: its parent's, unless that was cut off; None if it is no child's."""
+    parent, _, digest = run_id.rpartition(".")
+    is_digest = len(digest) == 2 * _DIGEST_BYTES and not digest.strip("0123456789abcdef")
+    return parent if parent and is_digest else None

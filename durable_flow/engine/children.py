@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from ..errors import ContextStateError, DurableFlowError, NeedsAttentionError, RunFailedError, RunFinishedError
@@ -16,9 +18,10 @@ from ..journal.deputies import wait_id_of
 from ..journal.folding import state_at
 from ..journal.protocol import FINAL_STATUSES, Append, NewMessage, RunRow, RunUpdate, StreamRow
 from ..logs import fields, said
-from ..records import EncodedValue, Record, RunCancelled, TaskId
+from ..records import EncodedValue, Record, RunCancelled, RunStarted, TaskId
 from ..state import CANCELLED, NEEDS_ATTENTION, Child
 from .attachment import Attachment
+from .child_ids import parent_in
 from .current import current_execution
 from .execution import Execution, PlannedChild
 from .host import GivenUp
@@ -304,12 +307,7 @@ async def _cancel(engine: Engine, child: Child, attachment: ChildAttachment | No
                 attachment.interested += 1
                 engine.watch(attachment)
             return
-        row = await engine.store.find(child.run_id)
-        if row is not None and row.status not in FINAL_STATUSES:
-            await engine.store.send(row.run, NewMessage("cancel", reason=reason))
-            engine.shared.hear([row.run])
-            if (await engine.owners.gone())(row.owner):
-                await _end(engine, row, reason)
+        await _cancel_elsewhere(engine, child.run_id, reason)
     except RunFinishedError:
         pass  # by itself, in the same moment
     except DurableFlowError as error:
@@ -317,6 +315,37 @@ async def _cancel(engine: Engine, child: Child, attachment: ChildAttachment | No
             "run %s could not be cancelled; it will be when it is taken up: %s", child.run_id, said(error),
             extra=fields("child_not_cancelled", child.run_id),
         )  # fmt: skip
+
+
+async def _cancel_elsewhere(engine: Engine, run_id: str, reason: str) -> None:
+    """Cancel a run that is not held here: by a message to whoever has it, or, if nobody does, by its journal alone."""
+    row = await engine.store.find(run_id)
+    if row is None or row.status in FINAL_STATUSES:
+        return
+    await engine.store.send(row.run, NewMessage("cancel", reason=reason))
+    engine.shared.hear([row.run])
+    if (await engine.owners.gone())(row.owner):
+        await _end(engine, row, reason)
+
+
+async def cancel_orphans(engine: Engine, rows: Iterable[RunRow]) -> None:
+    """Cancel those of these runs whose parent has ended: its process died before it could tell them.
+
+    One that only waits would never be taken up for it.
+    """
+    children = [row for row in rows if row.run_id not in engine.runs and parent_in(row.run_id) is not None]
+    if not children:
+        return
+    unfinished = {row.run_id for row in await engine.store.list_runs(unfinished=True)}
+    for row in children:
+        if row.run_id not in unfinished or parent_in(row.run_id) in unfinished:
+            continue
+        [started] = await engine.store.read(row.run, to=1)
+        parent = started.fact.parent if isinstance(started.fact, RunStarted) else None
+        ended = None if parent is None else await engine.store.find(parent)
+        if ended is not None and ended.status in FINAL_STATUSES:
+            with suppress(RunFinishedError):
+                await _cancel_elsewhere(engine, row.run_id, f"its parent run {parent} has ended ({ended.status})")
 
 
 async def _end(engine: Engine, row: RunRow, reason: str) -> None:

@@ -19,6 +19,7 @@ from ..logs import fields, said
 from ..records import EncodedValue
 from ..state import FAILED, NEEDS_ATTENTION, TIMED_OUT
 from .attachment import Attachment
+from .children import cancel_orphans
 from .claims import growing_pauses, is_claimable
 from .known import recorded_outcome, require_arguments, require_row, require_workflow
 from .placing import give_place_back
@@ -116,6 +117,7 @@ class Continuing:
                         # It was live here, and may have been given back since its row was read.
                         undecided = undecided or (await require_row(self._engine.store, row.run_id)).owner is None
             if not undecided:
+                await cancel_orphans(self._engine, (row for row in rows if row.run_id not in taken))
                 return list(taken.values())
             await asyncio.sleep(self._engine.options.poll_seconds)
 

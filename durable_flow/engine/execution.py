@@ -40,6 +40,7 @@ from .answers import answer_schema
 from .child_ids import child_run_id
 from .clock import MICROSECONDS
 from .failure import retry_info
+from .handed import Handed
 from .live import held_by_caller
 from .replay import NEVER_RECORDED, ReplayOrder
 from .step_output import StepOutput
@@ -76,6 +77,7 @@ class Execution(StepOutput):
         self.has_worker = True
         self.began_at = run.acted_at
         self.last_error: Exception | None = None
+        self.handed = Handed()
         self._calls: dict[str, asyncio.Future[None]] = {}
         self._sleepers: set[asyncio.Future[Any]] = set()
 

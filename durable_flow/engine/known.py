@@ -8,9 +8,9 @@ from ..errors import RunConflictError, RunNotFoundError
 from ..incoming import ImportRequested, StartRequested
 from ..journal.folding import state_at
 from ..journal.protocol import JournalStore, RunRow
-from ..records import ContextDeleted, ContextSet, EncodedValue, RunCompleted
+from ..records import EncodedValue, RunCompleted
 from ..state import COMPLETED
-from .beginning import first_facts, same_facts
+from .beginning import begins_alike, first_facts, recorded_beginning
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ async def require_beginning(
     given = first_facts(start) if attachment.beginning is not None else []
     if not given:
         return
-    recorded = [record.fact for record in await store.read(run, after=1, to=len(given) + 2)]
-    more = recorded[len(given) :]
-    if not same_facts(attachment.program.codec, recorded[: len(given)], given) or (
-        more and isinstance(more[0], ContextSet | ContextDeleted)
-    ):
+    recorded = await recorded_beginning(store, run, len(given))
+    if not begins_alike(attachment.program.codec, recorded, given):
         raise _conflict(attachment, "that began with another context")
 
 

@@ -26,6 +26,7 @@ import durable_flow.journal.postgres
 import durable_flow.journal.sqlite  # noqa: F401
 from durable_flow import Journal, RunNotFoundError
 
+from .families import disturbed, settled
 from .journeys import Journey, travel
 from .kills import Commits
 from .orders import Notes, Orders, attend
@@ -41,7 +42,8 @@ class Life(TypedDict, total=False):
     `laps`: how long the loop of a run is. `kill`: the commit, and the point in it. `moment`: a line of the notes, after
     which `kill` counts. `die_at_question`: at the first question that is seen. `die_after`: kinds of records, once all
     of them are in the journal of the first run. `timed`: runs the workflow with timers instead, `journey` the one with
-    children. `dies_with`: the pid of a server that is killed whenever the process kills itself.
+    children. `dies_with`: the pid of a server that is killed whenever the process kills itself. `family`: families of
+    runs, disturbed by this seed, or to their end with 0.
     """
 
     folder: str
@@ -56,6 +58,7 @@ class Life(TypedDict, total=False):
     timed: bool
     dies_with: int
     journey: bool
+    family: int
 
 
 def life_of(request: Any) -> Life:
@@ -89,6 +92,12 @@ async def live(life: Life) -> None:
         notes = NotesWithMoment(notes.path, life["moment"], commits, kill)
     elif kill is not None:
         commits.kill_at(*kill)
+    if (seed := life.get("family")) is not None:
+        if seed:
+            await disturbed(life["url"], seed, commits)
+        else:
+            (folder / "outcome.json").write_text(json.dumps({"results": await settled(life["url"])}))
+        return
     journal = Journal(life["url"])
     async with journal:
         if "die_after" in life:

@@ -35,6 +35,10 @@ class SavedPart(Event):
     n: int
 
 
+class SavedCount(Event):
+    n: int
+
+
 class SavedQuestion(InputRequiredEvent):
     text: str
 
@@ -55,11 +59,18 @@ async def charge(amount: int) -> str:
 
 class Saved(Workflow):
     @step
-    async def begin(self, ctx: Context, ev: StartEvent) -> SavedPart:
+    async def begin(self, ctx: Context, ev: StartEvent) -> SavedPart | SavedCount:
         note("begin")
         await ctx.set("bought", [])
+        ctx.send_event(SavedCount(n=3))
         ctx.collect_events(SavedPart(n=0), [SavedPart, SavedPart], "parts")
         return SavedPart(n=1)
+
+    @step
+    async def count(self, ctx: Context, ev: SavedCount) -> None:
+        if "SAVED_RUN" not in os.environ:
+            await asyncio.Event().wait()  # it is still at it when the context is saved
+        await ctx.set("counted", ev.n)
 
     @step
     async def buy(self, ctx: Context, ev: SavedPart) -> StopEvent:

@@ -13,7 +13,7 @@ from .kills import POINTS
 from .processes import Home
 
 # The first call was made before the context was saved.
-RESULT = [[[0, 1], ["charged 1", "charged 2"], "yes"], {"bought": ["charged 1", "charged 2"]}]
+RESULT = [[[0, 1], ["charged 1", "charged 2"], "yes"], {"bought": ["charged 1", "charged 2"], "counted": 3}]
 SAVE = ["crash.saved", "save"]
 GO_ON = ["crash.saved", "go on"]
 # More than a life that is not disturbed makes.

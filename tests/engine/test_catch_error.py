@@ -486,7 +486,7 @@ class Reports(Workflow):
 
 def test_all_that_is_wrong_with_handlers_is_told_at_once() -> None:
     with pytest.raises(WorkflowValidationError) as raised:
-        Reports(journal="memory://", skip_graph_checks={"reachability"}).validate()
+        Reports(journal="memory://").validate()  # nor is any of them called unreachable for it
     told = str(raised.value).splitlines()[1:]
     assert [line.removeprefix("  - ").split(".")[0] for line in told] == [
         "the @catch_error handlers 'fourth', 'fifth' all take the failures of every step that no other handler covers",
@@ -496,7 +496,7 @@ def test_all_that_is_wrong_with_handlers_is_told_at_once() -> None:
     ]
 
 
-def test_a_handler_of_steps_that_are_not_reached_is_unreachable_and_others_are_not() -> None:
+def test_a_handler_of_steps_that_are_not_reached_is_not_told_beside_them() -> None:
     class Lost(Workflow):
         @step
         async def work(self, ev: StartEvent) -> StopEvent:
@@ -517,10 +517,56 @@ def test_a_handler_of_steps_that_are_not_reached_is_unreachable_and_others_are_n
     with pytest.raises(WorkflowValidationError) as raised:
         Lost(journal="memory://").validate()
     told = str(raised.value)
-    assert "handler 'unused' is unreachable" in told
+    assert "step 'never' is unreachable" in told
+    assert "'unused'" not in told
     assert "'used'" not in told
     # That a handler stops does not make a loop end.
     assert "step 'never' is a dead end" in told
+
+
+def test_what_a_handler_leads_to_is_not_told_beside_its_for_steps() -> None:
+    class Misspelt(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+        @catch_error(for_steps=["werk"])
+        async def handle(self, ev: StepFailedEvent) -> Work:
+            return Work()
+
+        @step
+        async def instead(self, ev: Work) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(WorkflowValidationError) as raised:
+        Misspelt(journal="memory://").validate()
+    [problem] = str(raised.value).splitlines()[1:]
+    assert "'handle' covers 'werk', which is no step" in problem
+
+
+def test_a_handler_that_nothing_is_left_for_is_unreachable() -> None:
+    class Idle(Workflow):
+        @step
+        async def work(self, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+        @catch_error(for_steps=["work"])
+        async def handle(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent()
+
+        @catch_error
+        async def rest(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent()
+
+        @catch_error(for_steps=[])
+        async def none(self, ev: StepFailedEvent) -> StopEvent:
+            return StopEvent()
+
+    with pytest.raises(WorkflowValidationError) as raised:
+        Idle(journal="memory://").validate()
+    told = str(raised.value).splitlines()[1:]
+    assert ["'rest' is unreachable" in told[0], "'none' is unreachable" in told[1]] == [True, True]
+    assert len(told) == 2
 
 
 def test_what_a_handler_returns_is_reached() -> None:

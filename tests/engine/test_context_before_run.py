@@ -545,3 +545,35 @@ async def test_submit_run_is_run(journal: Journal):
     ctx = Context(flow)
     handler = flow.submit_run(ctx=ctx, say="hello", run_id="r")
     assert (handler.run_id, await handler) == ("r", ["hello"])
+
+
+async def test_the_result_may_be_asked_of_the_context(journal: Journal):
+    flow = Asking(journal=journal)
+    ctx = Context(flow)
+    with pytest.raises(ContextStateError, match="belongs to no run yet"):
+        ctx.get_result()
+    handler = flow.run(ctx=ctx, run_id="r")
+    await question(handler)
+    with pytest.raises(ContextStateError, match="that of run r, under way"):
+        ctx.get_result()
+    await handler.send_event(Answer(text="yes"))
+    await handler
+    assert ctx.get_result() == handler.ctx.get_result() == "yes"
+
+
+async def test_the_result_of_a_run_that_failed_is_its_error_and_a_step_has_none(journal: Journal):
+    flow = Turn(journal)
+    flow.fail = True
+    handler = flow.run()
+    with pytest.raises(ValueError, match="no answer"):
+        await handler
+    with pytest.raises(ValueError, match="no answer"):
+        handler.ctx.get_result()
+
+    class Looks(Workflow):
+        @step
+        async def look(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=ctx.get_result())
+
+    with pytest.raises(ContextStateError, match=r"ctx\.get_result is for those who start and watch a run"):
+        await Looks(journal=journal).run()

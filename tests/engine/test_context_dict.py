@@ -30,7 +30,7 @@ from durable_flow import (
     step,
 )
 from durable_flow.events import StepState, StepStateChanged
-from durable_flow.records import EventEmitted, RunStarted, StateImported, StepCompleted, StepFailed
+from durable_flow.records import ContextSet, EventEmitted, RunStarted, StateImported, StepCompleted, StepFailed
 from durable_flow.serializers import JsonPickleSerializer
 
 from .flows import Answer, Asking, Question, question, records_of, released, streamed, until
@@ -320,6 +320,97 @@ async def test_a_run_of_a_known_id_goes_on_as_in_the_table(journal: Journal):
     assert await flow.run(ctx=ctx, run_id="second") == RESULT
     assert not ctx.is_running
     assert flow.ran == ["begin", "ask", "ask"]
+
+
+class Job(Event):
+    n: int
+
+
+class Counts(Workflow):
+    """A pending step that writes to the context before anything else happens in its run."""
+
+    hold = True
+
+    @step
+    async def begin(self, ctx: Context, ev: StartEvent) -> Job:
+        if "primes" in ev:
+            await ctx.set("primes", ev.primes)
+        return Job(n=1)
+
+    @step
+    async def count(self, ctx: Context, ev: Job) -> StopEvent:
+        if self.hold:
+            await asyncio.Event().wait()
+        await ctx.set("counted", ev.n)
+        return StopEvent(result=ev.n)
+
+
+async def pending_job(flow: Counts, **kwargs: Any) -> dict[str, Any]:
+    handler = flow.run(**kwargs)
+
+    async def in_flight() -> bool:
+        return "count" in await handler.ctx.running_steps()
+
+    await until(in_flight)
+    data = json.loads(json.dumps(handler.ctx.to_dict()))
+    await handler.cancel_run()
+    flow.hold = False
+    return data
+
+
+async def test_what_a_step_writes_first_is_no_part_of_what_its_run_began_with(journal: Journal):
+    flow = Counts(journal=journal)
+    data = await pending_job(flow)
+    assert await flow.run(ctx=Context.from_dict(flow, data), run_id="second") == 1
+    facts = [record.fact for record in await journal.history("second")]
+    assert isinstance(facts[2], ContextSet)  # right behind the state
+    assert await flow.run(ctx=Context.from_dict(flow, data), run_id="second") == 1
+
+
+async def test_what_is_set_as_it_begins_is_no_part_of_it_either(journal: Journal):
+    flow = Trip(journal)
+    data = await asked(flow)
+    first = flow.run(ctx=Context.from_dict(flow, data), run_id="second")
+    first.ctx.data["late"] = 1
+    await saved_when_begun(first)
+    second = flow.run(ctx=Context.from_dict(flow, data), run_id="second")
+    await second.send_event(Answer(text="yes"))
+    assert await first == await second == RESULT
+    facts = [record.fact for record in await journal.history("second")]
+    assert isinstance(facts[2], ContextSet)
+
+
+async def test_a_context_with_one_value_more_or_less_is_another_one(journal: Journal):
+    flow = Counts(journal=journal)
+    data = await pending_job(flow)
+    ctx = Context.from_dict(flow, data)
+    ctx.data["extra"] = 1
+    assert await flow.run(ctx=ctx, run_id="second") == 1
+    with pytest.raises(RunConflictError, match="began with another context"):
+        await flow.run(ctx=Context.from_dict(flow, data), run_id="second")
+    for value, conflict in ((2, True), (1, False)):
+        other = Context.from_dict(flow, data)
+        other.data["extra"] = value
+        if conflict:
+            with pytest.raises(RunConflictError, match="began with another context"):
+                await flow.run(ctx=other, run_id="second")
+        else:
+            assert await flow.run(ctx=other, run_id="second") == 1
+
+
+async def test_equal_values_in_other_bytes_are_the_same_beginning(journal: Journal):
+    """A pickled set has the order in which it was filled, which another process may fill in another one."""
+    flow = Counts(journal=journal, serializer=PickleSerializer(key="k"))
+    data = await pending_job(flow, primes={8, 0})
+    assert list({8, 0}) != list({0, 8})
+    assert await flow.run(ctx=Context.from_dict(flow, data), run_id="second") == 1
+    again = Context.from_dict(flow, data)
+    again.data["primes"] = {0, 8}
+    assert await flow.run(ctx=again, run_id="second") == 1
+    other = Context.from_dict(flow, data)
+    other.data["primes"] = {0, 7}
+    with pytest.raises(RunConflictError, match="began with another context"):
+        await flow.run(ctx=other, run_id="second")
 
 
 def test_it_goes_on_in_another_loop_after_it_went_on(url: str):

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from durable_flow import (
     Context,
+    DeserializationError,
     HumanResponseEvent,
     Journal,
     JournalError,
@@ -23,6 +25,7 @@ from durable_flow import (
     StartEvent,
     StopEvent,
     Workflow,
+    WorkflowValidationError,
     step,
 )
 from durable_flow.fold import fold
@@ -362,3 +365,57 @@ async def test_what_a_handler_sends_to_a_run_that_is_not_live_is_never_pickled(
             fact for fact in await records_of(journal, "r", EventEmitted) if fact.event.name == Answer.__qualname__
         ]
         assert [fact.event.codec for fact in received] == ["json"]
+
+
+async def test_a_workflow_says_which_serializer_it_was_given_and_stores_by_it(
+    new_journal: Callable[..., Journal],
+) -> None:
+    own = PickleSerializer(key=b"secret")
+    async with new_journal() as journal:
+        flow = Asking(journal=journal, serializer=own)
+        assert flow.serializer is own
+        assert Shop(journal=journal).serializer is None
+        handler = flow.run(run_id="r")
+        await question(handler)
+        await journal.send("r", Answer(text="yes"))
+        assert await handler == "yes"
+        assert {f.event.codec for f in await records_of(journal, "r", EventEmitted)} == {"pickle", "json"}
+        # Another instance reads what the first one wrote, if it has the serializer.
+        again = Asking(journal=journal, serializer=PickleSerializer(key=b"secret"))
+        assert await again.run(run_id="r") == "yes"
+
+
+async def test_a_workflow_without_the_serializer_of_its_run_says_what_is_missing(
+    new_journal: Callable[..., Journal],
+) -> None:
+    async with new_journal() as journal:
+        handler = Asking(journal=journal, serializer=PickleSerializer(key=b"secret")).run(run_id="r")
+        await question(handler)
+        await journal.send("r", Answer(text="yes"))
+        await handler
+        with pytest.raises(DeserializationError, match=r"written by the serializer 'pickle'.*reads only 'json'"):
+            await (await Asking(journal=journal).resume("r"))
+
+
+async def test_parent_and_child_may_have_a_serializer_each(new_journal: Callable[..., Journal]) -> None:
+    class Asks(Workflow):
+        child = Asking(serializer=PickleSerializer(key=b"secret"))
+
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            return StopEvent(result=[await self.child.run()])
+
+    async with new_journal() as journal:
+        handler = Asks(journal=journal).run(run_id="r")
+        asked = await question(handler)
+        await handler.send_event(Answer(text="yes"), wait_id=asked.wait_id)
+        assert await handler == ["yes"]
+        child = next(info.run_id for info in await journal.runs() if info.run_id != "r")
+        codecs = [{f.event.codec for f in await records_of(journal, id, EventEmitted)} for id in ("r", child)]
+        assert codecs == [{"json"}, {"json", "pickle"}]
+
+
+@pytest.mark.parametrize("bad", [3, object(), PickleSerializer, "json"])
+def test_what_is_no_serializer_is_refused(bad: Any) -> None:
+    with pytest.raises(WorkflowValidationError, match=r"serializer=.*an id `codec` and the methods serialize"):
+        Asking(journal="memory://", serializer=bad)

@@ -777,6 +777,36 @@ async def test_an_orphan_is_cancelled_when_it_is_taken_up(
     assert legs.ran == []
 
 
+async def test_an_orphan_that_only_waits_is_cancelled_by_whoever_recovers_its_workflow(
+    file: Journal, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would take it up: no process has it, and nothing is due in it."""
+
+    async def dies() -> None:
+        handler = Trip(one_that_asks, Leg(), journal=url).run(run_id="trip")
+        await question(handler)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine_module, "leave_children", lambda engine, run: run.children.close())
+            await handler.cancel_run()
+
+    async def lives_on() -> None:
+        await question(Trip(one_that_asks, Leg(), journal=url).run(run_id="other"))
+
+    await in_another_loop(dies)
+    await in_another_loop(lives_on)
+    child = await the_child(file, "trip")
+    row = await file.run(child)
+    assert (row.status, row.owner) == ("waiting", None)
+    assert len(await file.pending()) == 2
+    assert await Leg(journal=file).recover() == []
+    await has_status(file, child, "cancelled")
+    (end,) = await records_of(file, child, RunCancelled)
+    assert end.reason == "its parent run trip has ended (cancelled)"
+    (pending,) = await file.pending()
+    assert pending.run_id == await the_child(file, "other")
+    assert (await file.run(await the_child(file, "other"))).status == "waiting"
+
+
 async def test_a_run_that_ends_cancels_what_it_has_left_behind_but_no_independent_run(journal: Journal) -> None:
     legs = Leg(hold=asyncio.Event(), journal=journal)
 

@@ -161,6 +161,22 @@ async def test_resources_are_resolved_per_step_call_and_cached_per_manager(journ
         assert await Uses(journal=journal, resource_manager=manager).run() == "3 [1], 3 [2]"
 
 
+class Both(Workflow):
+    @step
+    async def begin(
+        self,
+        ev: StartEvent,
+        fresh: Annotated[Connection, Resource(connect, cache=False)],
+        kept: Annotated[Connection, Resource(connect)],
+    ) -> StopEvent:
+        return StopEvent(result=(fresh is kept, kept.number))
+
+
+async def test_a_step_that_takes_a_resource_both_ways_gets_one_object(memory: Journal) -> None:
+    flow = Both(journal=memory)
+    assert [await flow.run(), await flow.run()] == [(True, 1), (True, 1)]
+
+
 async def test_resources_are_never_journaled(journal: Journal) -> None:
     await Uses(journal=journal).run(run_id="r")
     assert "Connection" not in repr(await journal.history("r"))

@@ -875,3 +875,25 @@ async def test_runs_of_one_workflow_do_not_share_state(memory: Journal) -> None:
 
     flow = Own(journal=memory)
     assert await asyncio.gather(*(flow.run(n=n) for n in range(5))) == [0, 1, 2, 3, 4]
+
+
+async def test_a_class_method_is_a_step_of_the_class_that_runs(journal: Journal):
+    class OfClass(Workflow):
+        made = "by the class"
+
+        @classmethod
+        @step
+        async def begin(cls, ctx: Context[dict], ev: StartEvent) -> Other:
+            await ctx.set("by", cls.made)
+            return Other()
+
+        @classmethod
+        @step
+        def end(cls, ev: Other, ctx: Context[dict[str, Any]]) -> StopEvent:
+            return StopEvent(result=f"{ctx.data['by']}, {cls.made}")
+
+    class Derived(OfClass):
+        made = "by a derived one"
+
+    assert await OfClass(journal=journal).run() == "by the class, by the class"
+    assert await Derived(journal=journal).run() == "by a derived one, by a derived one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any, Generic, List, Optional, TypeVar, Union  # noqa: UP035  # both spellings
 
 import pytest
@@ -331,7 +332,7 @@ def test_a_return_annotation_that_names_no_event(annotation):
         step(method({"ev": A, "return": annotation}))
 
 
-@pytest.mark.parametrize("state", [dict, int, list[int]])
+@pytest.mark.parametrize("state", [int, list[int], str])
 def test_a_state_that_is_no_model(state):
     with pytest.raises(WorkflowValidationError, match=r"the state must be a pydantic model"):
         step(method({"ev": A, "ctx": Context[state], "return": B}))
@@ -364,8 +365,62 @@ def test_a_method_does_not_take_a_workflow():
             async def work(self, ev: A) -> B: ...
 
 
-def test_static_and_class_methods():
-    with pytest.raises(WorkflowValidationError, match="static or class method"):
+@pytest.mark.parametrize("state", [dict, dict[str, Any], "dict[str, int]", Mapping[str, Any]])
+def test_a_state_that_is_a_dict_is_untyped(state):
+    annotation = f"Context[{state}]" if isinstance(state, str) else Context[state]
+    config = config_of(step(method({"ev": A, "ctx": annotation, "return": B})))
+    assert (config.context_parameter, config.state_class) == ("ctx", None)
+
+
+def test_everything_that_is_wrong_with_one_signature_is_told_at_once():
+    def run_it(self, ev, ctx, service): ...
+
+    function = method({"ev": A | str, "ctx": Context[int], "service": dict[str, A], "return": str}, run_it)
+    with pytest.raises(WorkflowValidationError) as raised:
+        step(num_workers=0)(function)
+    head, *told = str(raised.value).split("\n  - ")
+    assert head == "step 'Flow.run_it' cannot run:"
+    starts = ["has num_workers=0", "mixes events", "has Context[int]", "has a parameter 'service'", "returns str"]
+    assert len(told) == len(starts)
+    for line, start in zip(told, starts, strict=True):
+        assert f"step 'Flow.run_it' {start}" in line
+
+
+def test_a_signature_without_an_event_and_without_a_return_annotation():
+    def run_it(self, ctx): ...
+
+    with pytest.raises(WorkflowValidationError) as raised:
+        step(method({"ctx": Context}, run_it))
+    assert "no parameter annotated with an event class" in str(raised.value)
+    assert "no return annotation" in str(raised.value)
+
+
+def test_a_parameter_that_cannot_be_read_is_not_called_a_missing_event_as_well():
+    with pytest.raises(WorkflowValidationError) as raised:
+        step(method({"ev": A | str, "return": B}))
+    assert "no parameter annotated" not in str(raised.value)
+
+
+def test_a_class_method_is_a_step():
+    class OfClass(Workflow):
+        @classmethod
+        @step
+        async def work(cls, ctx: Context, ev: StartEvent) -> StopEvent:
+            return StopEvent()
+
+    config = step_table(OfClass).steps["work"]
+    assert (config.accepted, config.is_async, config.is_method) == ((StartEvent,), True, True)
+
+
+def test_static_methods_and_class_methods_the_wrong_way_round():
+    with pytest.raises(WorkflowValidationError, match=r"is a class method\. Put @classmethod above @step"):
+
+        class Around(Workflow):
+            @step
+            @classmethod
+            async def work(cls, ev: A) -> B: ...
+
+    with pytest.raises(WorkflowValidationError, match="is a static method"):
 
         class Outside(Workflow):
             @step
@@ -379,13 +434,13 @@ def test_static_and_class_methods():
             @step
             async def work(ev: A) -> B: ...
 
-    class OfClass(Workflow):
-        @classmethod
+    class Static(Workflow):
+        @staticmethod
         @step
-        async def work(cls, ev: StartEvent) -> StopEvent: ...
+        async def work(ctx: Context, ev: StartEvent) -> StopEvent: ...
 
-    with pytest.raises(WorkflowValidationError, match="static or class method"):
-        step_table(OfClass)
+    with pytest.raises(WorkflowValidationError, match="is a static method"):
+        step_table(Static)
 
 
 def test_a_method_without_self():

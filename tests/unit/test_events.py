@@ -85,3 +85,16 @@ def test_fields_may_be_of_any_type():
 def test_a_stop_event_has_a_result():
     assert StopEvent(result=0).result == 0
     assert StopEvent().result is None
+
+
+def test_undeclared_data_is_shown_and_dumped_beside_the_fields():
+    class Paid(Event):
+        amount: int = 1
+
+    paid = Paid(amount=2, currency="EUR")
+    assert repr(paid).endswith("Paid(amount=2, currency='EUR')")
+    assert paid.model_dump() == {"amount": 2, "currency": "EUR"}
+    assert Paid.model_validate(paid.model_dump()) == paid
+    assert Paid.model_validate_json(paid.model_dump_json()) == paid
+    assert StopEvent(result=3, cost=4).model_dump() == {"result": 3, "cost": 4}
+    assert repr(StartEvent(topic="x")) == "StartEvent(topic='x')"

@@ -100,7 +100,7 @@ def test_a_context_is_made_of_the_execution_for_steps_that_take_one():
         def go(self, ev: StartEvent, where: Context[DerivedState]) -> StopEvent:
             return where
 
-    execution = SimpleNamespace(run="the run")
+    execution = SimpleNamespace(run="the run", handed=None)
     context = program(Flow()).call("go", StartEvent(), execution)
     assert isinstance(context, Context)
     assert context._run == "the run"

@@ -23,6 +23,7 @@ OFFERED = {
     "context.context": "Context",
     "context.serializers": """BaseSerializer JsonPickleSerializer JsonSerializer PickleSerializer get_qualified_name
         import_module_from_qualified_name""",
+    "context.utils": "get_qualified_name import_module_from_qualified_name",
     "context.state_store": "DictState InMemoryStateStore StateStore",
     "decorators": "RetryPolicy StepConfig StepFunction catch_error step",
     "handler": "WorkflowHandler",
@@ -39,6 +40,10 @@ OFFERED = {
     "representation": """WorkflowEventNode WorkflowExternalNode WorkflowGenericNode WorkflowGraph WorkflowGraphEdge
         WorkflowGraphNode WorkflowNodeBase WorkflowResourceConfigNode WorkflowResourceNode WorkflowStepNode
         get_workflow_representation""",
+    "representation.build": "get_workflow_representation",
+    "representation.types": """WorkflowEventNode WorkflowExternalNode WorkflowGenericNode WorkflowGraph
+        WorkflowGraphEdge WorkflowGraphNode WorkflowNodeBase WorkflowResourceConfigNode WorkflowResourceNode
+        WorkflowStepNode""",
     "resource": "Resource ResourceConfig ResourceDefinition ResourceDescriptor ResourceManager",
     "testing": "WorkflowTestRunner",
     "workflow": "Workflow WorkflowMeta",
@@ -65,6 +70,7 @@ STORED_STATE = """InMemorySerializedState StateRecord StateStorage StateStoreFac
     serialize_dict_state_data set_by_path set_by_path_copy string_record_from_state
     traverse_path_step"""
 STORAGE = "how upstream stores its state; here the journal does"
+CHECKS = "the checks of a graph as data; here Workflow.validate() raises one error that lists what they find"
 LATER = "its feature comes with a later release; nothing is offered that does not work"
 
 NOT_OFFERED = {
@@ -82,6 +88,11 @@ NOT_OFFERED = {
     "context.context.BrokerState": PLUMBING,
     "context.context.ExternalContext": "handler.ctx is a Context",
     "context.context.InternalContext": "a step's ctx is a Context",
+    "context.context_types": "the layout of upstream's Context.to_dict, class by class; here it is another one",
+    "representation.validate.build_step_graph": CHECKS,
+    "representation.validate.StepGraph": CHECKS,
+    "representation.validate.GraphValidationError": CHECKS,
+    "representation.validate.validate_graph": CHECKS,
     "context.context.PreContext": "a Context made before a run is a Context",
     "decorators.make_step_function": PLUMBING,
     "decorators.CatchErrorHandler": PLUMBING,

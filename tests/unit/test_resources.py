@@ -67,6 +67,31 @@ async def test_without_cache_it_is_made_for_each_resolution_and_shared_within_it
     assert manager.get_all() == {}
 
 
+@pytest.mark.parametrize("kept_first", [True, False])
+async def test_a_factory_is_one_object_within_a_resolution_and_the_kept_one_if_any_wants_that(kept_first: bool):
+    make, calls = counted()
+
+    def keeps(kept: Annotated[Made, Resource(make)]):
+        return kept
+
+    def both(fresh: Annotated[Made, Resource(make, cache=False)], kept: Annotated[Made, Resource(keeps, cache=False)]):
+        return Made(fresh, kept)
+
+    def swapped(
+        kept: Annotated[Made, Resource(keeps, cache=False)], fresh: Annotated[Made, Resource(make, cache=False)]
+    ):
+        return Made(fresh, kept)
+
+    manager = ResourceManager()
+    for _ in range(2):
+        made = await manager.get(Resource(swapped if kept_first else both, cache=False))
+        assert made.parts[0] is made.parts[1] is calls[0]
+    assert await manager.get(Resource(make)) is calls[0]
+    # Where nobody wants the kept one, it is made as ever.
+    assert await manager.get(Resource(make, cache=False)) is calls[1]
+    assert await manager.get(Resource(make)) is calls[0]
+
+
 async def test_factories_are_plain_or_async_functions_classes_and_partials():
     async def later() -> str:
         await asyncio.sleep(0)

@@ -177,7 +177,8 @@ def test_every_signature_that_cannot_be_resolved_is_told():
     assert "Import the class" in only(lines, "Unresolved.one'", "the return annotation", "NotDefined")
     assert "Import the class" in only(lines, "Unresolved.two'", "parameter 'ev'", "Missing")
     assert "Import the class" in only(lines, "Unresolved.three'", "parameter 'ev'", "Absent")
-    assert len(lines) == 3
+    assert "Say which events it returns" in only(lines, "Unresolved.three'", "no return annotation")
+    assert len(lines) == 4
 
 
 def test_everything_that_is_wrong_with_one_signature_is_told_by_the_decorator():

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
-from .events import Event, HumanResponseEvent, InputRequiredEvent, event_name
-from .resource import Resource, ResourceConfig, ResourceDescriptor
-from .steps import step_table
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, event_name
+from ..resource import Resource, ResourceConfig, ResourceDescriptor
+from ..steps import step_table
 
 if TYPE_CHECKING:
-    from .workflow import Workflow
+    from ..workflow import Workflow
 
 __all__ = [
     "WorkflowEventNode",
