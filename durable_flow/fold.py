@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Protocol, TypeVar, assert_never
 
 from .fold_joins import add_to_joins, close_fan_out, fire_join, hold, open_fan_out
@@ -116,7 +116,9 @@ def evolve(state: RunState, record: Record) -> None:
             released = take_from_buffer(state.buffers[fact.buffer], fact.events)
             if not state.buffers[fact.buffer]:
                 del state.buffers[fact.buffer]
-            _effects(state, fact.task, fact.attempt)[Place(COLLECT, fact.buffer, fact.k)].outcome = released
+            effects = _effects(state, fact.task, fact.attempt)
+            place = Place(COLLECT, fact.buffer, fact.k)
+            effects[place] = replace(effects[place], outcome=released)
         case ContextDeleted():
             if fact.task is not None:
                 effect = Effect(Place(WRITE, fact.key, fact.k), seq, None, before=state.context.get(fact.key))

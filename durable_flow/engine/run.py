@@ -56,6 +56,7 @@ from .program import Program
 from .reasons import why_crashing
 from .receiving import from_caller, from_message
 from .routing import named_wait
+from .snapshots import note_snapshot
 from .standing import row_update, standing_of
 from .step_output import Collected
 from .stream import StreamTail
@@ -117,6 +118,9 @@ class Run(ContextLocks):
         self.standing = standing_of(state)
         # Numbered as the state numbers what it holds: behind the records of the runs that this one goes on from.
         self.durable_seq = state.offset + state.seq
+        # The last snapshot, its bytes, and from which seq on the next one is due.
+        self.snapshot_seq = self.snapshot_size = self.snapshot_due = 0
+        note_snapshot(self, 0, 0)
         # The live objects by which the run ended in this process.
         self.stop_event: StopEvent | None = None
         self.failure: BaseException | None = None
@@ -342,6 +346,8 @@ class Run(ContextLocks):
         if self.internals is not None:
             self.internals.appended(records)
         self._act()
+        if self.state.seq >= self.snapshot_due:
+            self.host.snapshot_is_due(self)
         if self._inbox:
             self._turn_soon()
 

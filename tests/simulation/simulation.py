@@ -41,7 +41,7 @@ from durable_flow.records import (
 )
 from durable_flow.serializers.codec import Codec
 from durable_flow.serializers.json import JsonSerializer
-from durable_flow.snapshot import encode_state
+from durable_flow.snapshot import copied, decode_state, encode_state
 from durable_flow.state import RunState, Wait
 from durable_flow.steps import step_table
 
@@ -253,6 +253,7 @@ class Simulation:
         self.run: Run | None = None
         self.runs: list[Run] = []
         self.lives = 0
+        self.snapshot: RunState | None = None
         self.errors: list[BaseException] = []
         self.killed_at: list[str] = []
         self._imported = goes_on.state if goes_on is not None else None
@@ -356,6 +357,11 @@ class Simulation:
         if run is self.run:
             self.run = None
             self._waiting_for_message = error is None
+
+    def snapshot_is_due(self, run: Run) -> None:
+        """Keep one after every few appends: a process that takes the run up may find it at any place."""
+        self.snapshot = copied(run.state)
+        run.snapshot_due = run.state.seq + run.state.seq % 5
 
     def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
         pass
@@ -461,6 +467,11 @@ class Simulation:
             return
         claim = self.store.claim()
         state = fold(self.store.records)
+        if self.snapshot is not None:
+            # What an engine does with one.
+            cached = fold(self.store.records[self.snapshot.seq :], decode_state(encode_state(self.snapshot)))
+            assert encode_state(cached) == encode_state(state), "a snapshot and what follows are not the whole"
+            state = cached
         run = self._new_run(claim, state)
         run.take_messages(self.store.messages())
         if self._resume and (state.ended or state.attention):
@@ -490,6 +501,7 @@ class Simulation:
         run = Run(
             self, self.store, self.store, self.program, claim, state, idle_release_seconds=self._idle_release_seconds
         )  # type: ignore[arg-type]
+        run.snapshot_due = 0
         watch = run.watch = Watch(self.broken)  # type: ignore[attr-defined]
         run.drafts = WatchedDrafts(watch)
         accept = run.accept
