@@ -25,7 +25,9 @@ from .records import (
     ChildStarted,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
+    EncodedValue,
     EventCollected,
     EventEmitted,
     FanOutClosed,
@@ -124,6 +126,13 @@ def evolve(state: RunState, record: Record) -> None:
                 effect = Effect(Place(WRITE, fact.key, fact.k), seq, None, before=state.context.get(fact.key))
                 _keep(state, fact.task, fact.attempt, effect)
             state.context.pop(fact.key, None)
+        case ContextSpliced():
+            before = state.context[fact.key]
+            value = EncodedValue(fact.tail.codec, before.data[: fact.keep] + fact.tail.data)
+            if fact.task is not None:
+                effect = Effect(Place(WRITE, fact.key, fact.k), seq, value, before=before)
+                _keep(state, fact.task, fact.attempt, effect)
+            state.context[fact.key] = value
         case WaitOpened():
             _opened(state, fact, seq)
         case WaitAnswered():

@@ -31,6 +31,7 @@ from ..joins import due_joins
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow
 from ..logs import fields, said
 from ..records import (
+    ContextSet,
     EncodedEvent,
     Fact,
     Place,
@@ -57,6 +58,7 @@ from .reasons import why_crashing
 from .receiving import from_caller, from_message
 from .routing import named_wait
 from .snapshots import note_snapshot
+from .splicing import LEAST_BYTES, spliced
 from .standing import row_update, standing_of
 from .step_output import Collected
 from .stream import StreamTail
@@ -292,8 +294,12 @@ class Run(ContextLocks):
         last = len(facts) - 1
         for at, fact in enumerate(facts):
             record = Record(self.state.seq + 1, now, at == last, fact)
+            if type(fact) is ContextSet and len(fact.value.data) >= LEAST_BYTES:
+                # The state takes the value whole: folding the splice gives the same.
+                records.append(spliced(record, fact, self.state.context.get(fact.key)))
+            else:
+                records.append(record)
             evolve(self.state, record)
-            records.append(record)
 
     def _fire_joins(self, now: int, records: list[Record]) -> None:
         """Add what the fan-ins do about the state: a group each, in the same append."""

@@ -25,14 +25,14 @@ logger = logging.getLogger("durable_flow")
 LIVE_ROWS = 1000
 PARKED_ROWS = 50
 # A large state is written more rarely: a record pays for this much of it.
-BYTES_PER_ROW = 1024
+BYTES_PER_ROW = 256
 # So much is encoded at a time; then whoever else wants to run does.
 _SLICE_CHARACTERS = 50_000
 _PAUSE_SECONDS = 0.0005
 
 
 def rows_between(least: int, size: int) -> int:
-    """Return after how many records the next snapshot is due if the last one took `size` bytes."""
+    """Return after how many records the next snapshot is due if the last one held `size` bytes."""
     return max(least, size // BYTES_PER_ROW)
 
 
@@ -54,6 +54,7 @@ class Snapshots:
         if self._busy or run.closed or self._engine.closed:
             return
         self._busy = True
+        run.snapshot_due = run.state.seq + LIVE_ROWS  # whatever becomes of this one
         # Steps go on and change the state meanwhile.
         self._engine.in_background(self._taken(run, copied(run.state)))
 
@@ -72,10 +73,9 @@ class Snapshots:
             await self._take(run, state)
 
     async def _take(self, run: Run, state: RunState) -> None:
-        row = await asyncio.to_thread(_encoded, state, run.run_id, self._engine.now())
+        row, size = await asyncio.to_thread(_encoded, state, run.run_id, self._engine.now())
         if self._engine.closed:
             return
-        size = len(row.payload)
         every = rows_between(LIVE_ROWS, size)
         note_snapshot(run, row.seq, size)
         try:
@@ -84,10 +84,13 @@ class Snapshots:
             extra = fields("snapshot_not_saved", run.run_id, seq=row.seq)
             logger.warning("run %s: no snapshot at seq %d: %s", run.run_id, row.seq, said(error), extra=extra)
             return
+        logger.debug(
+            "run %s: snapshot at seq %d", run.run_id, row.seq, extra=fields("snapshot_saved", run.run_id, seq=row.seq)
+        )
 
 
-def _encoded(state: RunState, run_id: str, at: int) -> SnapshotRow:
-    """Return the snapshot of a state that nobody changes. In a thread; it lets others run now and then."""
+def _encoded(state: RunState, run_id: str, at: int) -> tuple[SnapshotRow, int]:
+    """Return the snapshot of a state that nobody changes, and its size. In a thread; it lets others run in between."""
     parts: list[str] = []
     left = _SLICE_CHARACTERS
     for part in encoded_parts(state):
@@ -96,4 +99,5 @@ def _encoded(state: RunState, run_id: str, at: int) -> SnapshotRow:
         if left < 0:
             time.sleep(_PAUSE_SECONDS)
             left = _SLICE_CHARACTERS
-    return new_snapshot(state, run_id, at, joined(parts))
+    encoded = joined(parts)
+    return new_snapshot(state, run_id, at, encoded), len(encoded.data)
