@@ -9,9 +9,11 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from unittest import mock
 
 from durable_flow import Event, HumanResponseEvent, Workflow
 from durable_flow.decide import decide
+from durable_flow.engine import run as engine_run
 from durable_flow.engine.drafts import Drafts
 from durable_flow.engine.execution import Execution
 from durable_flow.engine.run import Run
@@ -32,6 +34,7 @@ from durable_flow.records import (
     CallRecorded,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EncodedEvent,
     EventEmitted,
     Fact,
@@ -129,6 +132,7 @@ class Watch:
         self.durable: set[int] = set()
         self.visible: dict[str, int] = {}
         self._order: dict[int, int] = {}
+        self._writes: dict[tuple[str, TaskId | None, int, int], int] = {}
         self._keep: list[Fact] = []
         self._seen: dict[TaskId, list[int]] = {}
         self._seen_at: dict[int, tuple[int, ...]] = {}
@@ -139,6 +143,8 @@ class Watch:
         n = len(self._keep) + 1
         self._keep.append(fact)
         self._order[id(fact)] = n
+        if isinstance(fact, ContextSet):
+            self._writes[fact.key, fact.task, fact.attempt, fact.k] = n
         self._seen_at[n] = tuple(self._seen.get(task, ()))
         if key is not None:
             self.visible[key] = n
@@ -168,7 +174,12 @@ class Watch:
             self.broken["causality"] += 1
 
     def committed(self, append: Append) -> None:
-        self.durable.update(n for r in append.records if (n := self._order.get(id(r.fact))) is not None)
+        self.durable.update(n for r in append.records if (n := self._number(r.fact)) is not None)
+
+    def _number(self, fact: Fact) -> int | None:
+        if isinstance(fact, ContextSpliced):
+            return self._writes.get((fact.key, fact.task, fact.attempt, fact.k))
+        return self._order.get(id(fact))
 
 
 class WatchedDrafts(Drafts):
@@ -281,7 +292,9 @@ class Simulation:
         self._until = reached
         self._turns = 0
         if not reached():
-            self.loop.run_forever()
+            # Also short values are spliced, so that every process meets such records.
+            with mock.patch.object(engine_run, "LEAST_BYTES", 0):
+                self.loop.run_forever()
         self._until = lambda: False
         if self.errors:
             raise self.errors[0]
