@@ -13,6 +13,7 @@ from .records import (
     CheckpointNamed,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
     EncodedEvent,
     EventCollected,
@@ -33,7 +34,7 @@ from .snapshot import encode_state
 from .state import RunState
 
 # What of a completion is not the output of its step: the writes and collected events that it carried.
-_CARRIED = (ContextSet, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
+_CARRIED = (ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
 # Carried for another step, whose effects stand; those of the step itself end with its task.
 _OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
 

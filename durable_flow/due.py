@@ -47,6 +47,7 @@ def due(
         elif busy.get(task_id.step, 0) + started.get(task_id.step, 0) < limits.num_workers[task_id.step]:
             started[task_id.step] = started.get(task_id.step, 0) + 1
             commands.append(RunStep(task_id))
+    first, queues = len(commands), 0
     for step, queue in state.runnable.items():
         if not queue:
             continue
@@ -56,12 +57,16 @@ def due(
         mine = running.get(step, ())
         if len(mine) >= len(queue) and not state.delayed:
             continue  # all of them are in flight, many of them perhaps suspended
+        queues += 1
         for task_id in queue:
             if task_id not in mine:
                 commands.append(RunStep(task_id))
                 free -= 1
                 if not free:
                     break
+    if queues > 1:
+        # In the order of their events, whichever steps take them; of one event in the order of its targets.
+        commands[first:] = sorted(commands[first:], key=_seq)
     for timer in state.timers.values():
         if not timer.fired_at:
             if timer.due_at <= now:
@@ -77,3 +82,8 @@ def due(
     if alarms:
         commands.append(WakeAt(min(alarms)))
     return commands
+
+
+def _seq(command: Command) -> int:
+    assert isinstance(command, RunStep)
+    return command.task.seq

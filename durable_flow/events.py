@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr
+from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
 from .errors import UnreconstructedException as UnreconstructedException  # upstream has it here
 
@@ -104,9 +104,36 @@ class StartEvent(Event):
 
 
 class StopEvent(Event):
-    """Ends a run. Awaiting the handler of a plain StopEvent gives `result`, of a subclass the event itself."""
+    """Ends a run. Awaiting the handler of a plain StopEvent gives `result`, of a subclass the event itself.
+
+    The result may stand first: `StopEvent(42)`. A result that is None is no part of what pydantic writes of the event,
+    so that the subclasses have just the fields that they declare. A plain StopEvent is printed as its result.
+    """
 
     result: Any = None
+
+    def __init__(self, *result: Any, **fields: Any):
+        if result:
+            if len(result) > 1 or "result" in fields:
+                raise TypeError(f"{type(self).__name__} takes one result; give everything else by name")
+            fields["result"] = result[0]
+        super().__init__(**fields)
+
+    @model_serializer(mode="wrap")
+    def _without_empty_result(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]
+        # Without a return annotation, because that would take the place of the fields in the JSON schema.
+        written = handler(self)
+        if self.result is None and isinstance(written, dict) and type(self).model_fields["result"].annotation is Any:
+            written.pop("result", None)
+        return written
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Name the result only where there is one."""
+        return ((name, value) for name, value in super().__repr_args__() if name != "result" or value is not None)
+
+    def __str__(self) -> str:
+        """Return the result of a plain StopEvent as text, else the fields."""
+        return str(self.result) if type(self) is StopEvent else super().__str__()
 
 
 class InputRequiredEvent(Event):
@@ -170,6 +197,7 @@ class WorkflowCancelledEvent(StopEvent):
 class WorkflowFailedEvent(StopEvent):
     """Ends the stream of a run that failed.
 
+    It may be made of an `exception=`, in tests of programs that read it.
     `attempts` counts the failed attempts of the step, `elapsed_seconds` is the time from the beginning of the first of
     them to the end of the last; None if no step is to blame.
     """
@@ -180,6 +208,15 @@ class WorkflowFailedEvent(StopEvent):
     attempts: int | None = None
     elapsed_seconds: float | None = None
     _exception: BaseException | None = PrivateAttr(default=None)
+
+    def __init__(self, *result: Any, exception: BaseException | None = None, **fields: Any):
+        if exception is not None:
+            cls = type(exception)
+            fields = {
+                "exception_type": f"{cls.__module__}.{cls.__qualname__}", "exception_message": str(exception)
+            } | fields  # fmt: skip
+        super().__init__(*result, **fields)
+        self._exception = exception
 
     @property
     def exception(self) -> BaseException:

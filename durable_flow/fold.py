@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Protocol, TypeVar, assert_never
 
 from .fold_joins import add_to_joins, close_fan_out, fire_join, hold, open_fan_out
@@ -25,7 +25,9 @@ from .records import (
     ChildStarted,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
+    EncodedValue,
     EventCollected,
     EventEmitted,
     FanOutClosed,
@@ -118,12 +120,21 @@ def evolve(state: RunState, record: Record) -> None:
             released = take_from_buffer(state.buffers[fact.buffer], fact.events)
             if not state.buffers[fact.buffer]:
                 del state.buffers[fact.buffer]
-            _effects(state, fact.task, fact.attempt)[Place(COLLECT, fact.buffer, fact.k)].outcome = released
+            effects = _effects(state, fact.task, fact.attempt)
+            place = Place(COLLECT, fact.buffer, fact.k)
+            effects[place] = replace(effects[place], outcome=released)
         case ContextDeleted():
             if fact.task is not None:
                 effect = Effect(Place(WRITE, fact.key, fact.k), seq, None, before=state.context.get(fact.key))
                 _keep(state, fact.task, fact.attempt, effect)
             state.context.pop(fact.key, None)
+        case ContextSpliced():
+            before = state.context[fact.key]
+            value = EncodedValue(fact.tail.codec, before.data[: fact.keep] + fact.tail.data)
+            if fact.task is not None:
+                effect = Effect(Place(WRITE, fact.key, fact.k), seq, value, before=before)
+                _keep(state, fact.task, fact.attempt, effect)
+            state.context[fact.key] = value
         case WaitOpened():
             _opened(state, fact, seq)
         case WaitAnswered():

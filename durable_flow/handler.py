@@ -92,7 +92,10 @@ class WorkflowHandler(Coroutine[Any, Any, Any]):
         return f"<WorkflowHandler {self.run_id} {outcome.status if outcome else 'unfinished'}>"
 
     def is_done(self) -> bool:
-        """Tell whether the run has ended."""
+        """Tell whether the run has ended, or this handler was cancelled."""
+        return self._has_ended() or self._attachment.given_up
+
+    def _has_ended(self) -> bool:
         return self._attachment.outcome is not None or self._attachment.failure is not None
 
     def get_stop_event(self) -> StopEvent | None:
@@ -109,8 +112,8 @@ class WorkflowHandler(Coroutine[Any, Any, Any]):
         return outcome.event
 
     def done(self) -> bool:
-        """Tell whether the run has ended, or this handler was cancelled."""
-        return self.is_done() or self._attachment.given_up
+        """Return `is_done()`."""
+        return self.is_done()
 
     def cancel(self) -> bool:
         """Give up the run in this process, unless others wait for it; False if it has ended.
@@ -135,7 +138,7 @@ class WorkflowHandler(Coroutine[Any, Any, Any]):
         """
         if self._attachment.given_up:
             return None
-        if not self.is_done():
+        if not self._has_ended():
             raise asyncio.InvalidStateError(f"run {self.run_id} has not ended yet")
         outcome = self._attachment.outcome
         return self._attachment.failure if outcome is None else outcome.error

@@ -177,6 +177,20 @@ class ContextSet(NamedTuple):
     k: int
 
 
+class ContextSpliced(NamedTuple):
+    """A context key got a value that begins as the one before: that one's first `keep` bytes, then those of `tail`.
+
+    So a list that grows by an item a step does not cost its whole length each time. The codec is still the same one.
+    """
+
+    key: str
+    keep: int
+    tail: EncodedValue
+    task: TaskId | None
+    attempt: int
+    k: int
+
+
 class ContextDeleted(NamedTuple):
     """A context key was deleted; `k` counts the attempt's writes (and deletions) of this key."""
 
@@ -445,10 +459,11 @@ class RunTimedOut(NamedTuple):
 
 Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
-    | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
-    | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened | JoinFired | FanOutClosed
-    | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest | RunParked | RunResumed
-    | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported | StateEdited | PendingDropped
+    | ContextDeleted | ContextSpliced | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived
+    | EffectReused | TimerSet | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened
+    | JoinFired | FanOutClosed | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest
+    | RunParked | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | StateEdited | PendingDropped
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

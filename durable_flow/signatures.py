@@ -351,12 +351,12 @@ class _Reader:
             )
         events: dict[type[Event], None] = {}
         result = _Returns()
-        members = members_of(self.resolve(annotation, "the return annotation"))
-        for member in members:
+        members = members_of(_bare(self.resolve(annotation, "the return annotation")))
+        for member in map(_bare, members):
             if member is list or get_origin(member) is list:
                 result.lists = True
                 for item in get_args(member)[:1]:
-                    for element in members_of(item):
+                    for element in members_of(_bare(item)):
                         self._add_event(events, element, in_list=True)
                         if is_event(element):
                             result.listed = (*result.listed, element)
@@ -396,6 +396,11 @@ class _Reader:
             "the class at run time, not under TYPE_CHECKING, and define it where the annotation can see it, before the "
             "workflow is first constructed."
         )
+
+
+def _bare(annotation: Any) -> Any:
+    """Return an annotation without `Annotated`, which says nothing about the events that are returned."""
+    return get_args(annotation)[0] if get_origin(annotation) is typing.Annotated else annotation
 
 
 def _name(annotation: Any) -> str:

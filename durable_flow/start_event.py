@@ -24,7 +24,8 @@ def start_event_of(
     Raises ValueError if the one given is not of the workflow's StartEvent class, WorkflowRuntimeError if the
     arguments do not make one. Arguments beside a given event are dropped with a warning.
     """
-    wanted = step_table(workflow).start_event_class
+    table = step_table(workflow)
+    wanted = table.start_event_class
     if start_event is None:
         try:
             return wanted(**arguments)
@@ -34,10 +35,11 @@ def start_event_of(
                 f"workflow {workflow.__qualname__}: the arguments of run() (given: {names}) do not make a "
                 f"{wanted.__name__}: {error}"
             ) from error
-    if type(start_event) is not wanted:
+    if not table.starts_with(type(start_event)):
         raise ValueError(
             f"workflow {workflow.__qualname__} starts with {wanted.__name__}, but start_event is of type "
-            f"{type(start_event).__name__}. Events are routed by their exact class: pass a {wanted.__name__}."
+            f"{type(start_event).__name__}. Events are routed by their exact class: pass a {wanted.__name__}, or "
+            "let the step take subclasses, @step(accept_event_subclasses=True)."
         )
     if arguments:
         warnings.warn(

@@ -22,6 +22,7 @@ from .incoming import Collectors
 from .levels import find_levels
 from .problems import Problems
 from .recovery import Recovery, find_recovery_problems, handlers_by_step
+from .serializers.mentioned import local_classes
 from .signatures import StepConfig, StepFunction, renamed
 
 # Both lie in the `__dict__` of the very class they belong to: subclasses have a table and free steps of their own.
@@ -48,6 +49,7 @@ class StepTable:
         event_classes: every event class that a step accepts or returns.
         answer_types: the HumanResponseEvent classes among the accepted.
         answer_bases: those of them that are accepted with their subclasses.
+        local_classes: what fields of events and state are annotated with, as far as it was defined in a function.
         state_class: the most derived model of all `Context[Model]` parameters, or None.
         shape: fingerprint of steps, accepted and emitted events and state schema.
         callers: by step name.
@@ -64,6 +66,7 @@ class StepTable:
     event_classes: tuple[type[Event], ...]
     answer_types: tuple[type[HumanResponseEvent], ...]
     answer_bases: tuple[type[HumanResponseEvent], ...]
+    local_classes: tuple[type, ...]
     state_class: type[BaseModel] | None
     shape: str
     callers: Mapping[str, Caller]
@@ -73,6 +76,14 @@ class StepTable:
     def nodes(self) -> list[StepNode]:
         """Return the steps as the graph checks take them."""
         return _nodes(self.steps.values(), self.handler_of)
+
+    def starts_with(self, cls: type[Event]) -> bool:
+        """Tell whether a run may begin with an event of this class: that of the workflow, or one derived from it that a
+        step takes by `accept_event_subclasses`."""
+        start = self.start_event_class
+        return cls is start or (
+            issubclass(cls, start) and any(_fits(step, cls, step.accepted) for step in self.steps.values())
+        )
 
     def recovery_problems(self) -> list[str]:
         """Return what is wrong with the handlers of failures."""
@@ -183,6 +194,7 @@ def _build(cls: type) -> StepTable:
         joins={event: joins_of(steps.values(), event) for event in accepted},
         fan_outs=_fan_outs(_nodes(steps.values(), handler_of), start_event_class, steps),
         event_classes=event_classes,
+        local_classes=local_classes(event_classes if state_class is None else (*event_classes, state_class)),
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
         answer_bases=_answer_bases(steps.values()),
         state_class=state_class,
@@ -268,9 +280,13 @@ def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
 def _the_only(cls: type, candidates: Iterable[type[Event]], base: type[E], verb: str) -> type[E]:
     found = [event for event in candidates if issubclass(event, base)]
     if not found:
+        cure = (
+            f"A run begins with one: annotate the event of the first step with {base.__name__} or a subclass."
+            if base is StartEvent
+            else f"A run ends with one: name {base.__name__} or a subclass in the return annotation of the last step."
+        )
         raise WorkflowConfigurationError(
-            f"workflow {cls.__qualname__} has no step that {verb} a {base.__name__}. Exactly one class of it must "
-            "stand in the annotations: it is how a run begins or ends."
+            f"workflow {cls.__qualname__} has no step that {verb} a {base.__name__}. {cure}"
         )
     if len(found) > 1:
         names = ", ".join(event.__name__ for event in found)

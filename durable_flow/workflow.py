@@ -270,13 +270,13 @@ class Workflow:
                 if not isinstance(event, StopEvent):
                     yield event
 
-    def send_event(self, event: Event, step: str | None = None) -> None:
+    def send_event(self, message: Event, step: str | None = None) -> None:
         """Send an event to the only active run of this instance: in order, not yet durable.
 
         Without an active run the next one gets it, if it is started within 5 seconds; else a warning is logged. Raises
         WorkflowRuntimeError if several runs are active (use `handler.send_event`), or no step takes the event so.
         """
-        self._durable_runs(self._durable_engine(executing())).send_soon(event, step)
+        self._durable_runs(self._durable_engine(executing())).send_soon(message, step)
 
     async def resume(self, run_id: str) -> WorkflowHandler:
         """Go on with an unfinished run without repeating its arguments, also with one that needs attention.
@@ -507,7 +507,9 @@ def _settings(workflow: Workflow) -> WorkflowSettings:
 def _program(workflow: Workflow, settings: WorkflowSettings, where: Journal | str | None) -> WorkflowProgram:
     table = step_table(type(workflow))
     state = () if table.state_class is None else (table.state_class,)
-    exact = JsonSerializer(types=(*table.event_classes, *state))
+    # An event or state class may be among the local ones, too, if another names it.
+    types = dict.fromkeys((*table.event_classes, *state, *table.local_classes))
+    exact = JsonSerializer(types=types)
     journal = where if isinstance(where, Journal) else None
     serializer = require_key(settings.serializer) or (journal.serializer if journal is not None else None) or exact
     limit = journal.max_payload_bytes if journal is not None else MAX_PAYLOAD_BYTES

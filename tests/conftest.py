@@ -19,6 +19,11 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+def pytest_configure() -> None:
+    """Compare every snapshot that is read, here and in processes that tests start, with the records before it."""
+    os.environ["DURABLE_FLOW_VERIFY_SNAPSHOTS"] = "1"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: processes of pytest that share the tests (`-n`) then end together."""
@@ -37,14 +42,6 @@ def _no_journal_from_the_environment() -> Iterator[None]:
     """Keep tests away from the journal of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DURABLE_FLOW_DATABASE_URL", raising=False)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _snapshots_are_verified() -> Iterator[None]:
-    """Compare every snapshot that is read, here and in processes that tests start, with the records before it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DURABLE_FLOW_VERIFY_SNAPSHOTS", "1")
         yield
 
 

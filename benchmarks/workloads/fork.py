@@ -1,4 +1,4 @@
-"""A run of which `size` steps are done is forked at its last checkpoint; a unit is a fork that is durable, not yet run."""
+"""A run of which `size` steps are done is forked at one of its last checkpoints; a unit is a fork that is durable."""
 
 from __future__ import annotations
 

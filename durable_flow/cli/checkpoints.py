@@ -7,6 +7,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 from ..errors import DurableFlowError
@@ -45,7 +46,7 @@ async def _checkpoints(journal: Journal, options: Namespace) -> None:
     async for c in journal.checkpoints(options.run_id):
         what = c.name if c.name is not None else c.last_completed_step or ""
         changed = ", ".join(c.keys_changed)
-        rows.append((c.id, _time(c.at), c.kind, what, _names(c.input_events), _names(c.output_events), changed))
+        rows.append((c.seq, _time(c.at), c.kind, what, _names(c.input_events), _names(c.output_events), changed))
         if len(rows) == _PAGE:
             _print(_CHECKPOINT_HEAD, rows)
             rows.clear()
@@ -53,7 +54,7 @@ async def _checkpoints(journal: Journal, options: Namespace) -> None:
         _print(_CHECKPOINT_HEAD, rows)
 
 
-_CHECKPOINT_HEAD = ("checkpoint", "time", "kind", "step or name", "input", "output", "keys changed")
+_CHECKPOINT_HEAD = ("seq", "time", "kind", "step or name", "input", "output", "keys changed")
 
 
 async def _diff(journal: Journal, options: Namespace) -> None:
@@ -101,5 +102,6 @@ def _names(events: Sequence[Event]) -> str:
     return ", ".join(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
 
 
-def _time(at: Any) -> str:
-    return str(at.isoformat(sep=" ", timespec="milliseconds"))
+def _time(at: datetime) -> str:
+    """Return a time, which is UTC."""
+    return at.strftime("%Y-%m-%d %H:%M:%S")

@@ -15,6 +15,7 @@ from ..records import (
     ChildStarted,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
     EventCollected,
     EventEmitted,
@@ -102,6 +103,8 @@ def describe(fact: Fact) -> str:
     match fact:
         case ContextSet():
             return f"context {fact.key} set"
+        case ContextSpliced():
+            return f"context {fact.key} set: {fact.keep:,} bytes as before, {len(fact.tail.data):,} others"
         case ContextDeleted():
             return f"context {fact.key} deleted"
         case EventEmitted():

@@ -225,7 +225,7 @@ class Context(Generic[StateT]):
 
     # -- Events --------------------------------------------------------------------------------------------------------
 
-    def send_event(self, event: Event, step: str | None = None) -> None:
+    def send_event(self, message: Event, step: str | None = None) -> None:
         """Emit an event to the steps that accept it, or to one of them.
 
         Inside a step it is handed over at the step's next suspension or at its end. From outside it is ordered after
@@ -233,7 +233,7 @@ class Context(Generic[StateT]):
         WorkflowStepDoesNotExistError, WorkflowRuntimeError if the step does not accept it, RunFinishedError and
         AlreadyAnsweredError.
         """
-        self._any_face.send(event, step)
+        self._any_face.send(message, step)
 
     def collect_events(
         self, ev: Event, expected: Sequence[type[Event]], buffer_id: str | None = None

@@ -55,13 +55,12 @@ class Face(Protocol):
 class Outside:
     """A context as its caller sees it: that of a run, or of none before the run begins.
 
-    Writes to a run are journaled by themselves, in order with everything else. After the run's end a context that its
-    caller has made (`lasting`) holds the values for the next run; one that came from a handler changes no more.
+    Writes to a run are journaled by themselves, in order with everything else. After the run's end the context holds
+    the values for the next run, and the first write makes it the context of no run.
     """
 
     def __init__(self, attachment: Attachment | None, beginning: Beginning | None = None):
         self.attachment = attachment
-        self.lasting = beginning is not None
         self.alone: Alone | None = None
         self._beginning = beginning
         self._found: Beginning | None = None
@@ -238,8 +237,6 @@ class Outside:
     def _writable(self) -> Run | Beginning:
         """Return where a write goes. After the end of the run this is what the next run begins with."""
         if self._has_ended():
-            if not self.lasting:
-                raise ContextStateError(f"run {self.run.run_id} has ended; its context cannot be changed any more")
             beginning = self.next_beginning()
             beginning.live = beginning.live.taken_over(beginning.program.codec, self)
             self.replace(beginning)

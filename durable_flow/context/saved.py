@@ -66,7 +66,10 @@ def _checked(data: Any) -> tuple[RunState, bool]:
     if data.get("format") != FORMAT:
         keys = ", ".join(map(str, list(data)[:8])) or "none"
         upstream = "; llama-index-workflows wrote it, whose layout is another one" if "workers" in data else ""
-        raise ContextSerdeError(f"these data are no saved context of durable_flow (keys: {keys}{upstream})")
+        raise ContextSerdeError(
+            f"these data are no saved context of durable_flow (keys: {keys}{upstream}). "
+            "Give what ctx.to_dict() returned; Context(flow) is a new one"
+        )
     version = data.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise ContextSerdeError(

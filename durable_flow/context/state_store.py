@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -49,9 +49,17 @@ class DictState(BaseModel):
         """Tell whether there is such a key."""
         return key in self._values
 
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]  # as a dict does; pydantic iterates over pairs
+        """Iterate over the keys."""
+        return iter(self._values)
+
     def __len__(self) -> int:
         """Count the keys."""
         return len(self._values)
+
+    def __bool__(self) -> bool:
+        """Tell that a state is always true, also an empty one."""
+        return True
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
@@ -122,6 +130,11 @@ class InMemoryStateStore(Generic[StateT]):
         self._state = initial_state
         self._lock = asyncio.Lock()
         self._editor: asyncio.Task[Any] | None = None
+
+    @property
+    def state_type(self) -> type[StateT]:
+        """The class of the state."""
+        return type(self._state)
 
     async def get(self, path: str, default: Any = MISSING) -> Any:
         """Return the live value at a path; ValueError if there is none and no default."""

@@ -74,7 +74,7 @@ class StepOutput(StepContext):
         if not isinstance(event, Event):
             raise WorkflowRuntimeError(
                 f"step {self.step!r} of run {self.run.run_id} published a {type(event).__name__}; "
-                "write_event_to_stream takes Event instances"
+                "write_event_to_stream takes Event instances, ctx.write_event_to_stream(Event(msg=...)) for example"
             )
         if isinstance(event, InputRequiredEvent) and event.wait_id is not None:
             return  # the question of a run that the step has started: it comes to this stream by itself

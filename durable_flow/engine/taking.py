@@ -19,6 +19,7 @@ from .asked import AskedBefore
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
 from .run import Run
+from .snapshots import note_snapshot
 from .stepwise import Gate
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Taking:
             claim = await self._engine.store.claim(row.run, self._engine.worker, epoch=row.epoch, status=row.status)
             if claim is None:
                 return None
-            state = (await folded(self._engine.store, row.run)).state
+            state, seq, size = await folded(self._engine.store, row.run)
             newest = await self._engine.store.read(row.run, after=state.seq - 1)
             messages = await self._engine.store.messages([row.run])
             orphaned = state.parent is not None and await self._has_ended(state.parent)
@@ -88,6 +89,7 @@ class Taking:
             self.give_back(row.run_id, row.uid, row.epoch + 1)
             raise
         run = self._engine.new_run(attachment.program, claim, state)
+        note_snapshot(run, seq, size)
         run.asked_before = AskedBefore.of(state, messages)
         logger.info(
             "run %s taken up at seq %d", row.run_id, state.seq,
@@ -119,6 +121,7 @@ class Taking:
         await run.settled()
         release = self._engine.store.release
         await self._released(run.run_id, partial(release, run.claim.run, run.claim.epoch, *run.standing))
+        await self._engine.snapshots.take_of_parked(run)
 
     def give_back(self, run_id: str, uid: str, epoch: int) -> None:
         """Begin to give back a run whose claim may have been made: nobody else takes it while this engine lives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import zlib
 from typing import NamedTuple
 
 from ..errors import DeserializationError, JournalError
@@ -29,7 +30,7 @@ class _Unfit(DeserializationError):
 
 
 class Folded(NamedTuple):
-    """A state, the seq of the snapshot that it was folded on (0: none fitted), and that one's size in bytes."""
+    """A state, and the snapshot that it was folded on: its seq (0: none fitted) and its bytes, not compressed."""
 
     state: RunState
     snapshot: int
@@ -69,7 +70,8 @@ async def folded(store: JournalStore, run: int, at: int | None = None) -> Folded
 
 def new_snapshot(state: RunState, run_id: str, at: int, encoded: EncodedValue | None = None) -> SnapshotRow:
     """Return the snapshot of a state at a boundary; `encoded` is what `encode_state` gave for it."""
-    payload = (encode_state(state) if encoded is None else encoded).data
+    # Text like this shrinks to a fifth and less, in a fraction of the time that it took to write.
+    payload = zlib.compress((encode_state(state) if encoded is None else encoded).data, 1)
     return SnapshotRow(
         run_id, state.uid, state.seq, FOLD_VERSION, hash_of(payload, state.seq, state.uid), payload, at
     )  # fmt: skip
@@ -89,7 +91,7 @@ async def _from_snapshot(store: JournalStore, run: int, at: int | None) -> tuple
         row = await store.snapshot(run, at)
         if row is None:
             return RunState(), 0
-        state = _restored(row)
+        state, size = _restored(row)
         recorded = await store.read(run, after=row.seq - 1, to=row.seq)
         if [(record.seq, record.at, record.boundary) for record in recorded] != [(row.seq, state.last_at, True)]:
             raise _Unfit("the journal has no such boundary")
@@ -104,26 +106,37 @@ async def _from_snapshot(store: JournalStore, run: int, at: int | None) -> tuple
         return RunState(), 0
     if os.environ.get(VERIFY_VARIABLE):
         await _verify(store, run, row)
-    return state, len(row.payload)
+    return state, size
 
 
-def _restored(row: SnapshotRow) -> RunState:
-    """Return the state in a snapshot. Raises DeserializationError if it is none of this run at this seq."""
+def _restored(row: SnapshotRow) -> tuple[RunState, int]:
+    """Return the state in a snapshot and its size in bytes.
+
+    Raises DeserializationError if it is none of this run at this seq.
+    """
     if row.fold_version != FOLD_VERSION:
         raise _Unfit(f"it is of fold version {row.fold_version}, this is {FOLD_VERSION}")
     if row.hash != hash_of(row.payload, row.seq, row.uid):
         raise _Unfit("its hash does not match")
-    state = decode_state(EncodedValue(CODEC, row.payload))
+    content = _content(row)
+    state = decode_state(EncodedValue(CODEC, content))
     if (state.uid, state.seq, state.boundary) != (row.uid, row.seq, row.seq):
         raise _Unfit("it holds the state of another run, or at another seq")
-    return state
+    return state, len(content)
+
+
+def _content(row: SnapshotRow) -> bytes:
+    try:
+        return zlib.decompress(row.payload)
+    except zlib.error as error:
+        raise _Unfit("it cannot be decompressed") from error
 
 
 async def _verify(store: JournalStore, run: int, row: SnapshotRow) -> None:
     """Raise JournalError if a snapshot is not what its records fold to."""
     whole = fold(await store.read(run, to=row.seq))
     # As bytes, because the order of what is pending counts and equal dicts may differ in it.
-    if encode_state(whole).data != row.payload:
+    if encode_state(whole).data != _content(row):
         raise JournalError(
             f"run {row.run_id}: the snapshot at seq {row.seq} is not the fold of the records up to there. This is an "
             "error of durable_flow"

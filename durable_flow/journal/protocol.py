@@ -170,7 +170,7 @@ class StreamRow(NamedTuple):
 
 
 class SnapshotRow(NamedTuple):
-    """A folded state as of boundary `seq`, a disposable cache. `payload` is what `snapshot.encode_state` wrote.
+    """A folded state as of boundary `seq`, a disposable cache. `payload` is it as bytes, compressed.
 
     `hash` covers the payload, `seq`, `fold_version` and `uid`. `run_id` and `uid` are the run's own, not stored again.
     """

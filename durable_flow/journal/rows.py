@@ -47,6 +47,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.StepCompleted: _Layout(),
     records.StepFailed: _Layout(event="event", value="exception"),
     records.ContextSet: _Layout(name="key", value="value"),
+    records.ContextSpliced: _Layout(name="key", value="tail"),
     records.ContextDeleted: _Layout(name="key"),
     records.EventCollected: _Layout(event="event"),
     records.BufferReleased: _Layout(name="buffer"),

@@ -225,7 +225,8 @@ def _unknown(cls: type) -> str:
             )
     return (
         f"values of class {name} cannot be stored; use a pydantic model, a dataclass or plain data, or "
-        f"register_adapter({cls.__qualname__}, encode, decode)"
+        f"register_adapter({cls.__qualname__}, encode, decode). What is no data, as a client or an index, belongs on "
+        "the workflow or into a Resource"
     )
 
 

@@ -79,6 +79,7 @@ class Registry:
         problem = "is not found in its module" if found is None else "is no longer what its module has under this name"
         raise Refusal(
             f"class {name} {problem}, so the object could not be read again; define the class at module level, once, "
+            "annotate a field of an event or of the state class with it, "
             f"or register_adapter({cls.__qualname__}, encode, decode)"
         )
 

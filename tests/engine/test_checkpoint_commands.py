@@ -26,12 +26,15 @@ def run(url: str) -> str:
     return url
 
 
-def test_the_checkpoints_of_a_run_are_listed(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_checkpoints_of_a_run_are_listed(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     assert main(["checkpoints", "r", "--url", run]) == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["checkpoint", "time", "kind"]
+    assert head.split()[:3] == ["seq", "time", "kind"]
     assert [(row.split()[0], row.split()[3]) for row in rows] == [
-        ("r/2", "start"), ("r/6", "step"), ("r/8", "named"), ("r/12", "step"), ("r/14", "end"),
+        ("2", "start"), ("6", "step"), ("8", "named"), ("12", "step"), ("14", "end"),
     ]  # fmt: skip
     assert "Added" in rows[1]
     assert "before doubling" in rows[2]

@@ -316,14 +316,18 @@ async def test_between_two_runs_it_can_be_changed(journal: Journal):
     assert (await journal.state("r2", at=4)).context == {"said": ["one", "in place"], "note": "between"}
 
 
-async def test_the_context_that_a_handler_made_changes_no_more_after_the_end(journal: Journal):
-    handler = Turn(journal).run(say="one")
+async def test_the_context_that_a_handler_made_can_be_changed_for_the_next_run_too(journal: Journal):
+    flow = Turn(journal)
+    handler = flow.run(say="one", run_id="r1")
     await handler
-    with pytest.raises(ContextStateError, match="has ended; its context cannot be changed"):
-        handler.ctx.data["n"] = 1
-    with pytest.raises(ContextStateError, match="has ended"):
-        await handler.ctx.set("n", 1)
-    assert handler.ctx.data["said"] == ["one"]
+    await handler.ctx.store.set("note", "between")
+    async with handler.ctx.store.edit_state() as state:
+        state["said"].append("edited")
+    assert handler.ctx.data == {"said": ["one", "edited"], "note": "between"}
+    assert await handler == ["one"]
+    assert await flow.run(ctx=handler.ctx, say="two", run_id="r2") == ["one", "edited", "two"]
+    assert (await journal.state("r1")).context == {"said": ["one"]}
+    assert (await journal.state("r2", at=4)).context == {"said": ["one", "edited"], "note": "between"}
 
 
 async def test_a_run_that_failed_leaves_its_values(journal: Journal):

@@ -413,6 +413,7 @@ async def test_cancelling_a_handler_ends_it_and_leaves_the_run_unfinished(journa
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert handler.done()
+    assert handler.is_done()
     assert handler.cancelled()
     assert handler.exception() is None
     assert handler.get_stop_event() is None

@@ -16,6 +16,8 @@ from durable_flow import (
     Context,
     ContextStateError,
     Event,
+    HumanResponseEvent,
+    InputRequiredEvent,
     Journal,
     StartEvent,
     StopEvent,
@@ -309,6 +311,22 @@ async def test_a_new_run_has_a_context_at_once(journal: Journal):
     await handler.send_event(Answer(text="yes"))
     await handler
     assert (await journal.state(handler.run_id)).context == {"user": {"name": "Ann"}, "xs": [1]}
+
+
+async def test_the_steps_in_flight_include_one_that_waits(journal: Journal):
+    class Asks(Workflow):
+        @step
+        async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            await ctx.wait_for_event(HumanResponseEvent, waiter_event=InputRequiredEvent())
+            return StopEvent()
+
+    handler = Asks(journal=journal).run()
+    async for _ in handler.stream_events():
+        break
+    assert await handler.ctx.running_steps() == ["ask"]
+    await handler.send_event(HumanResponseEvent())
+    await handler
+    assert await handler.ctx.running_steps() == []
 
 
 async def test_the_steps_in_flight(journal: Journal):

@@ -199,6 +199,32 @@ async def test_sent_and_returned_events_are_processed_in_program_order(journal: 
     assert flow.order == [1, 2, 3]
 
 
+async def test_events_for_several_steps_are_processed_in_program_order(journal: Journal) -> None:
+    class Program(Workflow):
+        def __init__(self) -> None:
+            super().__init__(journal=journal)
+            self.order: list[int] = []
+
+        @step
+        async def begin(self, ctx: Context, ev: StartEvent) -> Item | Other:
+            ctx.send_event(Item(n=1))
+            ctx.send_event(Other(n=2))
+            return Item(n=3)
+
+        @step
+        async def take_item(self, ev: Item) -> StopEvent | None:
+            self.order.append(ev.n)
+            return StopEvent() if ev.n == 3 else None
+
+        @step
+        async def take_other(self, ev: Other) -> None:
+            self.order.append(ev.n)
+
+    flow = Program()
+    await flow.run(run_id="r")
+    assert flow.order == [1, 2, 3]
+
+
 async def test_events_from_outside_keep_their_order(journal: Journal) -> None:
     class Takes(Workflow):
         def __init__(self) -> None:

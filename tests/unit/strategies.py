@@ -19,6 +19,7 @@ from durable_flow.branching import all_dropped
 from durable_flow.decide import decide
 from durable_flow.engine.drafts import Drafts
 from durable_flow.engine.history import History
+from durable_flow.engine.splicing import spliced
 from durable_flow.fold import evolve
 from durable_flow.incoming import (
     AttentionNeeded,
@@ -348,8 +349,11 @@ class Simulation:
     def _append(self, facts: Sequence[Fact]) -> None:
         for n, fact in enumerate(facts, 1):
             record = Record(self.state.seq + 1, self.now, n == len(facts), fact)
+            spliced_or_not = record
+            if isinstance(fact, ContextSet):
+                spliced_or_not = spliced(record, fact, self.state.context.get(fact.key))
             evolve(self.state, record)
-            self.records.append(record)
+            self.records.append(spliced_or_not)
 
     def _matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event answer the oldest open wait that wants it; a step's wait keeps it from everybody else."""

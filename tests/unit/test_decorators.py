@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Generic, List, Optional, TypeVar, Union  # noqa: UP035  # both spellings
+from typing import Annotated, Any, Generic, List, Optional, TypeVar, Union  # noqa: UP035  # both spellings
 
 import pytest
 from pydantic import BaseModel
@@ -100,6 +100,9 @@ def test_unions_of_events_in_any_spelling(annotation):
         ("list[A] | StopEvent", (A, StopEvent), True, True),
         (list, (), True, False),
         (list["A"], (A,), True, False),
+        (Annotated[A, "told"], (A,), False, True),
+        (Annotated[A | None, "told"], (A,), False, True),
+        (list[Annotated[A | B, "told"]], (A, B), True, False),
     ],
 )
 def test_return_annotations(annotation, emitted, returns_list, returns_event):

@@ -80,6 +80,11 @@ def test_steps_have_workers_of_their_own():
     assert steps(asked(*groups, workers={"a": 1, "b": 2}, running=tasks(3))) == tasks(5, 6, step="b")
 
 
+def test_tasks_of_several_steps_start_in_the_order_of_their_events():
+    groups = started(), emitted("Work", "a"), emitted("Work", "b"), emitted("Work", "a")
+    assert steps(asked(*groups)) == [task("a", 3), task("b", 4), task("a", 5)]
+
+
 def test_a_suspended_task_leaves_its_worker_to_the_next_and_is_not_run_again():
     assert steps(asked(*queue(3), workers={"a": 1}, suspended=tasks(3))) == tasks(4)
     assert asked(*queue(3), workers={"a": 1}, suspended=tasks(3), running=tasks(4)) == []

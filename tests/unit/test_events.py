@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from durable_flow import Event, HumanResponseEvent, StartEvent, StopEvent
+from durable_flow import Event, HumanResponseEvent, StartEvent, StopEvent, WorkflowFailedEvent
 
 
 class Typed(Event):
     query: str
     limit: int = 3
+
+
+class Answered(StopEvent):
+    score: int = 1
 
 
 def test_undeclared_data_are_attributes_and_items():
@@ -98,3 +102,48 @@ def test_undeclared_data_is_shown_and_dumped_beside_the_fields():
     assert Paid.model_validate_json(paid.model_dump_json()) == paid
     assert StopEvent(result=3, cost=4).model_dump() == {"result": 3, "cost": 4}
     assert repr(StartEvent(topic="x")) == "StartEvent(topic='x')"
+
+
+def test_a_result_may_stand_first():
+    assert StopEvent({"a": 1}) == StopEvent(result={"a": 1})
+    assert Answered("yes", score=2) == Answered(result="yes", score=2)
+    with pytest.raises(TypeError, match="one result"):
+        StopEvent(1, 2)
+    with pytest.raises(TypeError, match="one result"):
+        StopEvent(1, result=2)
+
+
+def test_a_stop_event_without_a_result_is_written_without_one():
+    assert StopEvent().model_dump() == {}
+    assert StopEvent(result=0).model_dump() == {"result": 0}
+    assert Answered(score=2, by="ann").model_dump() == {"score": 2, "by": "ann"}
+    assert Answered(score=2).model_dump_json() == '{"score":2}'
+    assert TypeAdapter(dict[str, Answered]).dump_python({"a": Answered()}) == {"a": {"score": 1}}
+    assert repr(Answered(score=2)) == "Answered(score=2)"
+    assert Answered.model_validate(Answered(score=2).model_dump()) == Answered(score=2)
+
+
+def test_a_result_that_a_subclass_declares_is_always_written():
+    class Named(StopEvent):
+        result: str | None
+
+    assert Named(result=None).model_dump() == {"result": None}
+
+
+def test_a_plain_stop_event_is_printed_as_its_result():
+    assert str(StopEvent(result=[1])) == "[1]"
+    assert str(Answered(score=2)) == "score=2"
+
+
+def test_the_schema_of_a_stop_event_has_its_fields():
+    for mode in ("validation", "serialization"):
+        assert Answered.model_json_schema(mode=mode)["properties"]["score"] == {
+            "default": 1, "title": "Score", "type": "integer"
+        }  # fmt: skip
+
+
+def test_a_failed_event_may_be_made_of_an_exception():
+    error = ValueError("no")
+    event = WorkflowFailedEvent(step_name="rank", exception=error, attempts=1)
+    assert event.exception is error
+    assert (event.exception_type, event.exception_message) == ("builtins.ValueError", "no")

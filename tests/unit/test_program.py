@@ -274,6 +274,16 @@ def test_a_given_start_event_is_taken_as_it_is():
     assert start_event_of(Starts, event, {}) is event
 
 
+def test_a_start_event_of_a_subclass_is_taken_where_a_step_takes_subclasses():
+    class Wide(Workflow):
+        @step(accept_event_subclasses=True)
+        async def begin(self, ev: Typed) -> StopEvent:
+            return StopEvent()
+
+    event = MoreTyped(n=1)
+    assert start_event_of(Wide, event, {}) is event
+
+
 def test_arguments_beside_a_start_event_are_dropped_with_a_warning():
     event = Typed(n=1)
     with pytest.warns(UserWarning, match="n, more will be dropped"):

@@ -55,6 +55,17 @@ async def test_paths_lead_into_dicts_lists_and_attributes():
             await store.get(path)  # type: ignore[arg-type]
 
 
+def test_an_untyped_state_is_iterated_over_as_a_dict_and_always_true():
+    state = DictState(a=1, b=2)
+    assert list(state) == ["a", "b"]
+    assert dict(state) == {**state} == {"a": 1, "b": 2}
+    assert bool(DictState())
+
+
+def test_the_class_of_the_state_is_told():
+    assert InMemoryStateStore(State()).state_type is State
+
+
 async def test_get_gives_the_live_object():
     handle = Handle()
     store = InMemoryStateStore(State())

@@ -212,6 +212,11 @@ async def test_what_was_sent_would_reach_no_run(flow: Flow, ctx: Context):
         Flow(journal="memory://").run(ctx=ctx)
 
 
+def test_what_is_sent_may_be_given_by_its_name(ctx: Context):
+    ctx.send_event(message=StopEvent())
+    assert ctx.sent_events == [StopEvent()]
+
+
 def test_each_context_is_alone(flow: Flow, ctx: Context):
     ctx.send_event(Doc(text="x"))
     assert Context(flow).sent_events == []

@@ -106,7 +106,7 @@ def test_five_problems_of_the_class_are_told_at_once_when_it_is_constructed():
         Five()
     lines = problems(caught.value)
     assert "use one class for all" in only(lines, "several StartEvent classes", "StartEvent, OtherStart")
-    assert "annotations" in only(lines, "no step that returns a StopEvent")
+    assert "return annotation of the last step" in only(lines, "no step that returns a StopEvent")
     assert "event_name" in only(lines, "under one name, 'Unused'")
     assert "derive one of them" in only(lines, "unrelated state classes", "First", "Second")
     assert "Return it from a step" in only(lines, "'three'", "Lost", "never produced")
@@ -146,7 +146,7 @@ def test_handlers_of_failures_are_told_along():
     with pytest.raises(WorkflowConfigurationError, match="Flow cannot run:") as caught:
         Flow()
     lines = problems(caught.value)
-    assert "annotations" in only(lines, "no step that returns a StopEvent")
+    assert "return annotation of the last step" in only(lines, "no step that returns a StopEvent")
     assert "Correct for_steps" in only(lines, "'handle' covers 'gone'")
     assert "Add a step that accepts" in only(lines, "'handle'", "Lost", "never consumed")
 

@@ -15,6 +15,7 @@ from durable_flow.errors import (
 )
 from durable_flow.events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
 from durable_flow.resource import ResourceManager
+from durable_flow.serializers import JsonSerializer
 from durable_flow.service import ServiceManager
 from durable_flow.start_event import start_event_of
 from durable_flow.workflow import Workflow
@@ -341,6 +342,12 @@ def test_arguments_of_old_programs_are_accepted():
     assert (
         Simple(service_manager=ServiceManager(), resource_manager=ResourceManager(), runtime=None).validate() is False
     )
+
+
+def test_the_serializer_that_was_given_is_told():
+    serializer = JsonSerializer()
+    assert Simple(serializer=serializer).serializer is serializer
+    assert Simple().serializer is None
 
 
 def test_the_stored_name_is_the_qualname_or_the_one_given():
