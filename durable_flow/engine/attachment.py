@@ -47,7 +47,7 @@ class Attachment:
         self.is_new = False
         # The key of the run that it is forked from, and the seq of the checkpoint there.
         self.forked_from: tuple[int, int] | tuple[()] = ()
-        # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
+        # What the run begins with, if its caller has a Context for it; `found` is its state if its end was read.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None
         # The questions of before this engine took the run up, and which of those that were settled had an answer.
