@@ -410,7 +410,7 @@ class Context(Generic[StateT]):
                 you do not trust.
             include_state: False leaves the values of the context out.
 
-        Raises SerializationError, and ContextStateError inside a step or if the run is not live in this process.
+        Raises SerializationError, and ContextStateError inside a step, or if the run lives elsewhere and has not ended.
         """
         return saved(self._outside_face("ctx.to_dict"), serializer, include_state=include_state)
 

@@ -45,7 +45,7 @@ class Attachment:
         self.failure: BaseException | None = None
         # Whether no such run can have been there before.
         self.is_new = False
-        # What the run begins with, if its caller has a Context for it; `found` is its state if it was found ended.
+        # What the run begins with, if its caller has a Context for it; `found` is its state if its end was read.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None
         # The questions of before this engine took the run up, and which of those that were settled had an answer.

@@ -21,7 +21,7 @@ from ..journal.protocol import Claim, JournalStore, RunRow
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
 from ..logs import fields, said
 from ..records import TaskId
-from ..state import RunState
+from ..state import WAITING, RunState
 from .attachment import Attachment
 from .children import cancel_unused, leave_children
 from .claims import Owners, register_local
@@ -246,8 +246,8 @@ class Engine:
         for run in list(self._suspended):
             if self._suspended_steps <= self.options.max_suspended_steps:
                 return
-            # One that waits for a child would be taken up again at once.
-            if run.only_waits() and not run.state.waits_for_child:
+            # One that waits for a child, or for nothing that is journaled, would be taken up again at once.
+            if run.only_waits() and run.state.status == WAITING:
                 run.release()
 
     def _forget(self, run: Run) -> None:

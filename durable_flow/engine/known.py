@@ -8,7 +8,7 @@ from ..errors import RunConflictError, RunNotFoundError
 from ..incoming import ImportRequested, StartRequested
 from ..journal.folding import state_at
 from ..journal.protocol import JournalStore, RunRow
-from ..records import EncodedValue, RunCompleted
+from ..records import EncodedValue
 from ..state import COMPLETED
 from .beginning import begins_alike, first_facts, recorded_beginning
 from .outcome import Outcome
@@ -62,12 +62,9 @@ async def require_beginning(
 async def recorded_outcome(store: JournalStore, attachment: Attachment, row: RunRow) -> Outcome | None:
     """Return how the run of a row ended; None if it goes on by now, because somebody has retried or resumed it."""
     program = attachment.program
-    last = await store.read(row.run, after=row.seq - 1)
-    if last and isinstance(last[-1].fact, RunCompleted) and attachment.beginning is None:
-        return Outcome.completed(program.codec.decode_event(last[-1].fact.result))
+    # All of it and not its last record only: the handler's context shows the values, as where the run was live.
     state = await state_at(store, row.run)
-    if attachment.beginning is not None:
-        attachment.found = state
+    attachment.found = state
     if state.ended == COMPLETED:
         assert state.result is not None
         return Outcome.completed(program.codec.decode_event(state.result))

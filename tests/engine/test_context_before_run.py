@@ -460,6 +460,23 @@ async def test_a_script_that_runs_again_goes_through_its_turns(journal: Journal)
     assert await Turn(journal).run(ctx=second, say="three") == ["one", "remark", "two", "three"]
 
 
+async def test_the_context_of_a_handler_is_there_when_a_script_runs_again(journal: Journal):
+    """As after a crash between two runs: the handler of the one that had ended has a context as before."""
+
+    async def script(flow: Turn) -> list[Any]:
+        handler = flow.run(say="one", run_id="turn-1")
+        await handler
+        seen = [list(handler.ctx.data["said"]), list(await handler.ctx.store.get("said")), handler.ctx.to_dict()]
+        return [*seen, await flow.run(ctx=handler.ctx, say="two", run_id="turn-2")]
+
+    first, second = await script(Turn(journal)), await script(Turn(journal))
+    assert second == first
+    assert first[0] == first[1] == ["one"]
+    assert first[-1] == ["one", "two"]
+    resumed = await Turn(journal).resume("turn-1")
+    assert dict(resumed.ctx.data) == {"said": ["one"]}
+
+
 def test_a_run_goes_on_in_another_loop_with_what_it_began_with(url: str):
     first = Turn(url)
     first.hold = asyncio.Event()

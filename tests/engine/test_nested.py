@@ -339,6 +339,24 @@ async def test_runs_that_wait_for_children_are_not_released_for_want_of_room(new
         assert trip.began == 3
 
 
+async def test_a_step_that_reads_how_its_child_ended_is_not_released_for_want_of_room(new_journal: Any) -> None:
+    """It waits, but for nothing that somebody else could wait for in its place."""
+
+    async def holds(trip: Trip, ctx: Context) -> Any:
+        result = await trip.legs.run(n=1)
+        await trip.held()
+        return result
+
+    async with new_journal(max_suspended_steps=0) as journal:
+        trip = Trip(holds, Leg(), journal=journal)
+        handler = trip.run(run_id="trip")
+        await trip.after.wait()
+        await released(handler)
+        trip.go_on.set()
+        assert await handler == "leg 1"
+        assert trip.began == 2
+
+
 async def test_a_run_with_an_unfinished_child_is_not_released_when_idle(new_journal: Any) -> None:
     class Asks(Workflow):
         legs = Leg(hold=asyncio.Event(), timeout=None)
@@ -529,6 +547,28 @@ async def test_a_step_that_runs_again_gets_the_recorded_result(journal: Journal)
     assert await handler == ["leg 1", "leg 2"]
     assert legs.ran == [1, 2]
     assert len(await children_of(journal, "trip")) == 2
+
+
+async def test_a_step_that_runs_again_reads_the_context_of_its_child_too(journal: Journal) -> None:
+    class Counts(Workflow):
+        @step
+        async def count(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            ctx.data["counted"] = 3
+            return StopEvent(result="counted")
+
+    async def reads(trip: Trip, ctx: Context) -> Any:
+        handler = trip.legs.run()
+        result = await handler
+        await trip.held()
+        return [result, dict(handler.ctx.data)]
+
+    trip = Trip(reads, Counts(), journal=journal)
+    handler = trip.run(run_id="trip")
+    await trip.after.wait()
+    await released(handler)
+    trip.go_on.set()
+    assert await handler == ["counted", {"counted": 3}]
+    assert trip.began == 2
 
 
 async def test_recover_of_the_parents_workflow_takes_its_child_up(file: Journal, url: str) -> None:
