@@ -155,6 +155,7 @@ _get, _their_get = _both("context_get", 50_000, 10_000)
 _stream, _their_stream = _both("stream", 10_000, 10_000)
 _import, _their_import = _both("import_time", 1, 1)
 _resume_long, _resume_short = Series("resume", OURS, 10_000, 10_000), Series("resume", OURS, 1_000, 1_000)
+_state_long, _state_short = Series("state_at", OURS, 10_000, 10_000), Series("state_at", OURS, 1_000, 1_000)
 _paused_many, _paused_few = Series("paused", OURS, 10_000, 1_000), Series("paused", OURS, 10, 10)
 _list, _constant = Series("growing_list", OURS, 10_000, 1_000), Series("constant_write", OURS, 10_000, 1_000)
 _fork_long, _fork_short = Series("fork", OURS, 10_000, 10_000), Series("fork", OURS, 1_000, 1_000)
@@ -179,6 +180,8 @@ ROWS = [
         required=1.5, aim=1.1),
     Row("checkpoints", "10,000 checkpoints listed as a stream, against 1,000: one", _checkpoints_long,
         _checkpoints_short, seconds_per_unit, duration, required=1.5, aim=1.1),
+    Row("state-at", "state at any seq of 10,000 steps, against 1,000", _state_long, _state_short, seconds_per_unit,
+        duration, required=1.5, aim=1.1),
     Row("paused", "answer 1 of 10,000 paused runs, against 1 of 10", _paused_many, _paused_few, seconds_per_unit,
         duration, required=1.5, aim=1.1),
     Row("bytes", "bytes on disk per step, one small state write", _chain, None, bytes_per_unit, byte_count,
