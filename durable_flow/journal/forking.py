@@ -37,8 +37,10 @@ class Fork(NamedTuple):
     seq: int
 
 
-async def planned(store: JournalStore, row: RunRow, codec: Codec, uid: str, shape: str, request: ForkRequest) -> Fork:
-    """Return the run that a fork is. Nothing is written.
+async def planned(
+    store: JournalStore, row: RunRow, codec: Codec, uid: str, shape: str | None, request: ForkRequest
+) -> Fork:
+    """Return the run that a fork is; `shape` is that of its workflow, None: as it was. Nothing is written.
 
     Raises CheckpointError for what is no checkpoint of the run or leaves nothing to go on with, StateEditError and
     SerializationError for changes that cannot be made.
@@ -70,7 +72,15 @@ async def planned(store: JournalStore, row: RunRow, codec: Codec, uid: str, shap
         )  # fmt: skip
 
     edits = bool(request.values) or request.patch is not None
-    made = branch(state, output, uid, shape, edit=edit if edits else None, emit=emit, drop_pending=request.drop_pending)
+    made = branch(
+        state,
+        output,
+        uid,
+        shape or state.shape,
+        edit=edit if edits else None,
+        emit=emit,
+        drop_pending=request.drop_pending,
+    )
     return Fork(made, seq)
 
 
@@ -101,7 +111,7 @@ async def fork(store: JournalStore, row: RunRow, codec: Codec, new_run_id: str, 
     """Create a fork that nobody owns. Raises RunConflictError if its run id is taken, and what `planned` raises."""
     if await store.find(new_run_id) is not None:
         raise taken(new_run_id)
-    fork = await planned(store, row, codec, new_uid(), row.shape, request)
+    fork = await planned(store, row, codec, new_uid(), None, request)
     now = store.now()
     facts = fork.branch.facts
     records = [Record(n, now, n == len(facts), fact) for n, fact in enumerate(facts, 1)]

@@ -18,7 +18,7 @@ PACKAGE = Path(durable_flow.__file__).parent
 
 # Packages stand for everything in them.
 FLOORS = {
-    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs"},
+    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs", "upcasting"},
     1: {
         "fold",
         "fold_joins",
@@ -29,6 +29,7 @@ FLOORS = {
         "levels",
         "recovery",
         "retry_policy",
+        "shape",
         "snapshot",
         "branching",
     },
