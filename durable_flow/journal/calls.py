@@ -10,8 +10,8 @@ from uuid import uuid4
 from ..records import Record, RunClaimed
 from . import sql
 from .delivery import Asked, answered_wait, no_such_run, require_unfinished
-from .encode import MESSAGE_KIND, check_event, check_text, encode
-from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId, is_at_rest
+from .encode import MESSAGE_KIND, SNAPSHOT_KIND, check_event, check_text, encode
+from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, SnapshotRow, WorkerId, is_at_rest
 from .text import line
 from .units import Execute
 
@@ -98,6 +98,22 @@ def forget(worker: WorkerId) -> Call:
 
     def call(execute: Execute, again: bool) -> None:
         execute(sql.forget_worker, {"id_": worker.id})
+
+    return call
+
+
+def save_snapshot(run: int, row: SnapshotRow, replacing: int, seal: Seal | None) -> Call:
+    """Write a snapshot in the place of those of this run since seq `replacing`."""
+    payload = row.payload
+    if seal is not None:
+        payload = seal.seal(payload, uid=row.uid, seq=row.seq, kind=SNAPSHOT_KIND)
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.drop_snapshots, {"run_": run, "first_": replacing, "before_": row.seq})
+        execute(sql.write_snapshot, {
+            "run": run, "seq": row.seq, "fold_version": row.fold_version, "hash": row.hash, "payload": payload,
+            "seal": seal.id if seal is not None else None, "at": row.at,
+        })  # fmt: skip
 
     return call
 

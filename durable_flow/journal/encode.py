@@ -191,7 +191,7 @@ def _sealed_wait(columns: dict[str, Any], seal: Seal, uid: str) -> dict[str, Any
 
 
 # What a seal is told as the kind of payloads that are not in the journal.
-STREAM_KIND, MESSAGE_KIND = "stream", "message"
+STREAM_KIND, MESSAGE_KIND, SNAPSHOT_KIND = "stream", "message", "snapshot"
 
 
 def unseal(
