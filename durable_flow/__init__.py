@@ -97,8 +97,9 @@ from .retry_policy import (
     wait_random,
     wait_random_exponential,
 )
-from .serializers import JsonSerializer, Seal, Serializer, register_adapter
+from .serializers import JsonSerializer, Seal, Serializer, register_adapter, register_alias
 from .service import ServiceManager
+from .upcasting import upcast
 from .workflow import Workflow
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ __all__ = [
     "catch_error",
     "get_step_context",
     "register_adapter",
+    "register_alias",
     "retry_all",
     "retry_always",
     "retry_any",
@@ -217,6 +219,7 @@ __all__ = [
     "stop_any",
     "stop_before_delay",
     "stop_never",
+    "upcast",
     "wait_chain",
     "wait_combine",
     "wait_exponential",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
@@ -11,8 +11,11 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
 from .errors import UnreconstructedException as UnreconstructedException  # upstream has it here
+from .errors import WorkflowValidationError
 
 _classes: dict[str, weakref.ref[type[Event]]] = {}
+# The former names of classes, each with today's. Nearly always empty.
+_renamed: dict[str, str] = {}
 
 
 class Event(BaseModel):
@@ -25,11 +28,13 @@ class Event(BaseModel):
     Class attributes:
         event_name: the name under which the journal stores this event; default is the class's `__qualname__`.
         event_version: stored with every event, so that `@upcast` can change old ones on reading.
+        event_aliases: names under which events of this class were stored before it was renamed.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="allow")
     event_name: ClassVar[str]
     event_version: ClassVar[int] = 1
+    event_aliases: ClassVar[tuple[str, ...]] = ()
     _stored_name: ClassVar[str] = "Event"
 
     @classmethod
@@ -40,6 +45,12 @@ class Event(BaseModel):
         name = cls.__dict__.get("event_name")
         cls._stored_name = name if isinstance(name, str) else cls.__qualname__
         _classes[cls._stored_name] = weakref.ref(cls)
+        _renamed.pop(cls._stored_name, None)
+        version = cls.__dict__.get("event_version", 1)
+        if type(version) is not int or version < 1:
+            raise WorkflowValidationError(f"{cls.__qualname__}.event_version is a number from 1, not {version!r}.")
+        if aliases := cls.__dict__.get("event_aliases"):
+            alias_event(cls, aliases)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the field or extra value of this name, or `default`."""
@@ -301,3 +312,41 @@ def find_event_class(name: str) -> type[Event] | None:
     """Return the event class of this stored name that the program has defined last, or None. Imports nothing."""
     found = _classes.get(name)
     return found() if found is not None else None
+
+
+def alias_event(cls: type[Event], names: Iterable[str]) -> None:
+    """Let events that are stored under these names be read as events of this class, whatever was so called before.
+
+    Raises WorkflowValidationError for anything but a collection of other names than the class has now.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise WorkflowValidationError(
+            f"{cls.__qualname__}.event_aliases is a tuple of the names that it had before, not {names!r}. A tuple of "
+            'one ends in a comma: ("OldName",)'
+        )
+    if cls._stored_name in names:
+        raise WorkflowValidationError(
+            f"{cls.__qualname__}: {cls._stored_name!r} is its name today, so it is no alias of it. Give the names that "
+            "the class had before."
+        )
+    for name in names:
+        _classes[name] = weakref.ref(cls)
+        _renamed[name] = cls._stored_name
+
+
+def current_name(name: str) -> str:
+    """Return the name under which events that were stored as `name` are stored today."""
+    return _renamed.get(name, name) if _renamed else name
+
+
+def all_names(name: str) -> tuple[str, ...]:
+    """Return every name under which events that are stored as `name` today, or were so, may be found in a journal."""
+    if not _renamed:
+        return (name,)
+    today = current_name(name)
+    return (today, *(former for former, now in _renamed.items() if now == today))
+
+
+def names_differ() -> bool:
+    """Tell whether any event class has had another name, so that stored names have to be compared by `current_name`."""
+    return bool(_renamed)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .context import Context
 from .errors import DeserializationError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
-from .events import Event, event_name, find_event_class
+from .events import Event, current_name, event_name, find_event_class
 from .injection import Injector
 from .retry_policy import RetryPolicy
 from .serializers.codec import Codec
@@ -35,6 +35,7 @@ class WorkflowProgram:
         self.table = table
         self.name = name
         self.shape = table.shape
+        self.fingerprint = table.fingerprint
         self.timeout = timeout
         self.num_workers: Mapping[str, int] = {step.name: step.num_workers for step in table.steps.values()}
         self.sync_steps = frozenset(step.name for step in table.steps.values() if not step.is_async)
@@ -58,7 +59,8 @@ class WorkflowProgram:
         self._takes_subclasses = any(step.accept_event_subclasses for step in table.steps.values())
         self._routes = dict(table.routes)
         self._joins = dict(table.joins)
-        self._classes = {event_name(cls): cls for cls in table.event_classes}
+        former = {alias: cls for cls in table.event_classes for alias in vars(cls).get("event_aliases", ())}
+        self._classes = former | {event_name(cls): cls for cls in table.event_classes}
         self._seeded = {step.name: _takes_seed(step.retry_policy) for step in table.steps.values() if step.retry_policy}
 
     def targets(self, event: Event) -> tuple[str, ...]:
@@ -92,6 +94,10 @@ class WorkflowProgram:
         config = self._step(step)
         subclass = config.accept_event_subclasses and isinstance(event, config.accepted)
         return subclass or type(event) in config.accepted
+
+    def accepts_name(self, step: str, name: str) -> bool:
+        """Tell whether the step takes events that are, or were, stored under this name."""
+        return current_name(name) in map(event_name, self._step(step).accepted)
 
     async def inject(self, step: str, run_id: str) -> Mapping[str, Any]:
         """Return the resources and services that the step is given. Raises what a resource's factory raises."""

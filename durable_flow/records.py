@@ -56,7 +56,7 @@ SENT, WRITE, CALL, WAIT, SLEEP, COLLECT, STREAM, CHECKPOINT, CHILD = (
 
 
 class RunStarted(NamedTuple):
-    """The run exists. `arguments` is what the caller passed, encoded; `shape` the fingerprint of the workflow.
+    """The run exists. `arguments` is what the caller passed, encoded; `shape` the workflow's, as text.
 
     `parent` is the id of the run that started this one and ends it with itself, if there is one.
     """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -23,6 +21,7 @@ from .levels import find_levels
 from .problems import Problems
 from .recovery import Recovery, find_recovery_problems, handlers_by_step
 from .serializers.mentioned import local_classes
+from .shape import StepShape, fingerprint_of, shape_text
 from .signatures import StepConfig, StepFunction, renamed
 
 # Both lie in the `__dict__` of the very class they belong to: subclasses have a table and free steps of their own.
@@ -51,7 +50,8 @@ class StepTable:
         answer_bases: those of them that are accepted with their subclasses.
         local_classes: what fields of events and state are annotated with, as far as it was defined in a function.
         state_class: the most derived model of all `Context[Model]` parameters, or None.
-        shape: fingerprint of steps, accepted and emitted events and state schema.
+        shape: steps, accepted and emitted events and state schema, as text (see `shape.py`).
+        fingerprint: of the shape.
         callers: by step name.
         handlers: the steps declared by `@catch_error`.
         handler_of: the handler of each step that has one.
@@ -69,6 +69,7 @@ class StepTable:
     local_classes: tuple[type, ...]
     state_class: type[BaseModel] | None
     shape: str
+    fingerprint: str
     callers: Mapping[str, Caller]
     handlers: Mapping[str, Recovery]
     handler_of: Mapping[str, str]
@@ -183,6 +184,7 @@ def _build(cls: type) -> StepTable:
     state_class = _most_derived(cls, steps.values())
     handlers = _handlers(steps.values())
     handler_of = handlers_by_step(steps.keys(), handlers)
+    shape = _shape(steps.values(), state_class)
     # What collects a list does not start a run.
     accepted_alone = dict.fromkeys(event for step in steps.values() if not step.collect for event in step.accepted)
     start_event_class = _the_only(cls, accepted_alone, StartEvent, "accepts")
@@ -198,7 +200,8 @@ def _build(cls: type) -> StepTable:
         answer_types=tuple(event for event in accepted if issubclass(event, HumanResponseEvent)),
         answer_bases=_answer_bases(steps.values()),
         state_class=state_class,
-        shape=_shape(steps.values(), state_class),
+        shape=shape,
+        fingerprint=fingerprint_of(shape),
         callers={step.name: caller_of(step) for step in steps.values()},
         handlers=handlers,
         handler_of=handler_of,
@@ -267,6 +270,15 @@ def _fan_outs(
 
 def _require_distinct_names(cls: type, classes: Iterable[type[Event]]) -> None:
     by_name: dict[str, type[Event]] = {}
+    classes = tuple(classes)
+    for event in classes:
+        for former in vars(event).get("event_aliases", ()):
+            other = by_name.setdefault(former, event)
+            if other is not event:
+                raise WorkflowConfigurationError(
+                    f"workflow {cls.__qualname__} uses two event classes that were both called {former!r} before: "
+                    f"{event_name(other)} and {event_name(event)}. Leave that to one of them in its `event_aliases`."
+                )
     for event in classes:
         other = by_name.setdefault(event_name(event), event)
         if other is not event:
@@ -359,15 +371,11 @@ def _most_derived(cls: type, steps: Iterable[StepConfig]) -> type[BaseModel] | N
 
 
 def _shape(steps: Iterable[StepConfig], state_class: type[BaseModel] | None) -> str:
-    content = {
-        "steps": {
-            step.name: [sorted(map(event_name, step.accepted)), sorted(map(event_name, step.emitted)), *_fan_in(step)]
-            for step in steps
-        },
-        "state": None if state_class is None else [state_class.__qualname__, sorted(state_class.model_fields)],
+    shapes = {
+        step.name: StepShape(map(event_name, step.accepted), map(event_name, step.emitted), _fan_in(step))
+        for step in steps
     }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return shape_text(shapes, None if state_class is None else (state_class.__qualname__, state_class.model_fields))
 
 
 def _fan_in(step: StepConfig) -> list[Any]:

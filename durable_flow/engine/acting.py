@@ -91,7 +91,7 @@ def carry_out(run: Run, command: Command) -> None:
         case EndByTimeout():
             run.accept(TimeIsUp(why_timed_out(run.run_id, run.program, run.state, run.running_steps())))
         case ParkAside():
-            run.accept(AttentionNeeded(why_aside(run.run_id, run.program, command.steps)))
+            run.accept(AttentionNeeded(why_aside(run.run_id, run.program, run.state, command.steps)))
         case WakeAt():
             run.set_alarm(command.at)
         case _:

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic.errors import PydanticInvalidForJsonSchema
 
 from ..errors import AlreadyAnsweredError
-from ..events import Event, HumanResponseEvent, event_name
+from ..events import Event, HumanResponseEvent, all_names, event_name, names_differ
+from ..journal.delivery import is_wanted
 from ..records import EncodedEvent, EventEmitted
 from ..state import RunState, Wait
 from .collecting import joins_of_answer
@@ -63,8 +64,7 @@ class Answers:
             return wait is not None and wait.is_open
         if not isinstance(event, HumanResponseEvent):
             return False
-        name = event_name(type(event))
-        return any(wait.is_open and name in wait.wanted for wait in self._state.waits.values())
+        return self._is_asked_for(event_name(type(event)))
 
     def require_open(self, event: Event, wait_id: str | None) -> None:
         """Raise AlreadyAnsweredError for an answer to a wait that is not open, by its id or by the event's type."""
@@ -86,14 +86,18 @@ class Answers:
 
     def _answered_wait(self, name: str) -> str | None:
         """Return the wait that an earlier answer of this name closed, if none is open and these events are answers."""
-        before = self._state.answered.get(name)
+        before = next((self._state.answered[each] for each in all_names(name) if each in self._state.answered), None)
         cls = self._program.event_class(name)
         if before is None or cls is None or not issubclass(cls, HumanResponseEvent):
             return None
-        return None if any(w.is_open and name in w.wanted for w in self._state.waits.values()) else before
+        return None if self._is_asked_for(name) else before
+
+    def _is_asked_for(self, name: str) -> bool:
+        names = all_names(name)
+        return any(wait.is_open and is_wanted(names, wait.wanted) for wait in self._state.waits.values())
 
     def _satisfies(self, encoded: EncodedEvent, wait: Wait, taken: set[str]) -> bool:
-        if not wait.is_open or wait.wait_id in taken or encoded.name not in wait.wanted:
+        if not wait.is_open or wait.wait_id in taken or not _is_wanted(encoded.name, wait.wanted):
             return False
         if wait.requirements is None:
             return True
@@ -111,6 +115,10 @@ class Answers:
         if self._program.has_joins:
             joins = joins_of_answer(self._program, self._state, emitted.event.name, wait.scope)
         return emitted._replace(answers=wait.wait_id, joins=joins)
+
+
+def _is_wanted(name: str, wanted: tuple[str, ...]) -> bool:
+    return name in wanted or (names_differ() and is_wanted(all_names(name), wanted))
 
 
 def meets(event: Event, requirements: Mapping[str, Any]) -> bool:

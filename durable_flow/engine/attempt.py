@@ -19,6 +19,7 @@ from .current import current_execution
 from .execution import Execution
 from .failure import after_failure, describe
 from .handed import sentence
+from .reasons import why_unreadable
 from .threads import FromThread
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
     except BaseException as error:
         if run.closed:
             return
-        if isinstance(error, SerializationError):
+        if isinstance(error, SerializationError | DeserializationError):
             error.add_note(f"This was in step {step!r} of run {run.run_id}, attempt {execution.attempt}.")
         if forgotten := execution.handed.forgotten():
             error.add_note(
@@ -111,18 +112,23 @@ def _input(run: Run, task: Task) -> Event | tuple[Event, ...] | None:
             return _decoded(run, task, task.event)
         return tuple(run.take_live(task, encoded) or _decoded(run, task, encoded) for encoded in task.joined)
     except DeserializationError as error:
-        reason = (
-            f"run {run.run_id}: the event of step {task.id.step!r} (record {task.id.seq}) cannot be read: {error}. "
-            f"Repair that, then flow.resume({run.run_id!r})"
-        )
-        run.accept(AttentionNeeded(reason))
+        run.accept(AttentionNeeded(why_unreadable(run.run_id, task.id, error)))
         return None
 
 
 def _decoded(run: Run, task: Task, encoded: EncodedEvent) -> Event:
     event = run.program.codec.decode_event(encoded)
-    if type(event) is UnknownEvent and not run.program.accepts(task.id.step, event):
-        raise DeserializationError(f"this program has no event class {encoded.name!r} any more; restore it")
+    step = task.id.step
+    if run.program.accepts(step, event):
+        return event
+    if type(event) is UnknownEvent:
+        raise DeserializationError(
+            f"this program has no event class {encoded.name!r} any more; restore it, or, if it was renamed, let the "
+            f'class say so: event_aliases = ("{encoded.name}",)'
+        )
+    # A class that was defined again, in a notebook or by another module, is another object of the same name.
+    if not run.program.accepts_name(step, encoded.name):
+        raise DeserializationError(f"step {step!r} takes {encoded.name} no longer; let it take that class again")
     return event
 
 

@@ -171,7 +171,7 @@ class Execution(StepOutput):
         self.detect_changes(strict=False)
         place, record = self._history.take(WAIT, name)
         closed: tuple[Fact, ...] = ()
-        if record is not None and record.content != content and waiter_id is None:
+        if record is not None and waiter_id is None and not self._history.is_same(record, content):
             # An answer is given only to the question that was asked.
             if record.outcome in self.run.state.waits:
                 closed = (WaitClosed(record.outcome),)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from ..events import names_differ
 from ..records import CALL, CHILD, COLLECT, SENT, STREAM, WAIT, WRITE, Place
+from ..serializers.codec import Codec
 from ..state import COMPLETED, Effect, RunState, Task
+from .sameness import is_same, under_todays_names
 
 _REUSABLE = frozenset({SENT, CALL, WAIT, COLLECT, CHILD})
 # Shared by the executions that have nothing to meet again, which are nearly all; never changed.
@@ -19,11 +22,15 @@ _NO_WRITES: dict[str, deque[Effect]] = {}
 
 
 class History:
-    """The recorded effects that one execution of an attempt has to meet again."""
+    """The recorded effects that one execution of an attempt has to meet again.
 
-    __slots__ = ("_earlier", "_records", "_used", "_writes")
+    With a codec, content that has other bytes is compared as today's code reads it.
+    """
 
-    def __init__(self, state: RunState, task: Task):
+    __slots__ = ("_codec", "_earlier", "_records", "_used", "_writes")
+
+    def __init__(self, state: RunState, task: Task, codec: Codec | None = None):
+        self._codec = codec
         self._used: dict[tuple[str, str], int] = {}
         self._records, self._earlier, self._writes = _NO_RECORDS, _NO_EFFECTS, _NO_WRITES
         if task.effects is None:
@@ -37,6 +44,10 @@ class History:
             for effect in task.effects[attempt].values()
             if effect.origin is None and effect.seq not in reused and _serves(state, effect)
         ]
+        if names_differ():
+            renamed = map(under_todays_names, self._records.values())
+            self._records = {effect.place: effect for effect in renamed}
+            self._earlier = list(map(under_todays_names, self._earlier))
         self._writes = {}
         for place in sorted(p for p in self._records if p.kind == WRITE):
             self._writes.setdefault(place.name, deque()).append(self._records[place])
@@ -55,9 +66,13 @@ class History:
     def equal(self, kind: str, name: str, content: Any) -> Effect | None:
         """Take the oldest effect of an earlier attempt that is equal in content. Each serves once per attempt."""
         for at, effect in enumerate(self._earlier):
-            if effect.place.kind == kind and effect.place.name == name and effect.content == content:
+            if effect.place.kind == kind and effect.place.name == name and self.is_same(effect, content):
                 return self._earlier.pop(at)
         return None
+
+    def is_same(self, effect: Effect, content: Any) -> bool:
+        """Tell whether an effect has the content of one that the step makes now."""
+        return effect.content == content or (self._codec is not None and is_same(self._codec, effect.content, content))
 
     def written(self) -> list[str]:
         """Return the keys of the writes that were taken."""

@@ -22,7 +22,9 @@ class Program(Protocol):
     name: str
     """The stored workflow name."""
     shape: str
-    """Fingerprint of steps, accepted and emitted events and state schema; never of source text."""
+    """Steps, accepted and emitted events and state schema as text, never source text; recorded at a run's start."""
+    fingerprint: str
+    """Of the shape; in the run's row."""
     timeout: float | None
     """Budget of active time in seconds; None is no limit."""
     num_workers: Mapping[str, int]
@@ -62,6 +64,9 @@ class Program(Protocol):
 
     def accepts(self, step: str, event: Event) -> bool:
         """Tell whether the step takes the event. Raises WorkflowStepDoesNotExistError."""
+
+    def accepts_name(self, step: str, name: str) -> bool:
+        """Tell whether the step takes events that are, or were, stored under this name."""
 
     async def inject(self, step: str, run_id: str) -> Mapping[str, Any]:
         """Return what one of `injected_steps` is given, by parameter. Raises what a factory raises."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ..errors import DeserializationError
+from ..records import TaskId
+from ..shape import changes
 from ..state import RunState
 from .collecting import incomplete_sets
 from .program import Program
@@ -17,12 +20,30 @@ def why_crashing(run_id: str, claims: int) -> str:
     )
 
 
-def why_aside(run_id: str, program: Program, steps: Iterable[str]) -> str:
+def why_aside(run_id: str, program: Program, state: RunState, steps: Iterable[str]) -> str:
     """Say that there is work for steps that are gone."""
     listed = ", ".join(repr(step) for step in steps)
+    changed = changes(state.shape, program.shape)
+    since = f" Changed since the run began: {'; '.join(changed)}." if changed else ""
     return (
-        f"run {run_id} has pending work for {listed}, which workflow {program.name} no longer has. Restore the step, "
-        f"then flow.resume({run_id!r})"
+        f"run {run_id} has pending work for {listed}, which workflow {program.name} no longer has.{since} Restore the "
+        f"step, then flow.resume({run_id!r}); {remedies(run_id)}"
+    )
+
+
+def why_unreadable(run_id: str, task: TaskId, error: DeserializationError) -> str:
+    """Say that a step cannot be given its event."""
+    return (
+        f"run {run_id}: the event of step {task.step!r} (record {task.seq}) cannot be read: {error}. Repair that, then "
+        f"flow.resume({run_id!r}); {remedies(run_id)}"
+    )
+
+
+def remedies(run_id: str) -> str:
+    """Say what else may be done with a run that today's code cannot go on with."""
+    return (
+        f"or resume it with the code that wrote it. To go on without: flow.edit({run_id!r}, ...) changes the run's "
+        f"context, flow.fork({run_id!r}, at=..., event=...) makes a new run of it with other pending work"
     )
 
 

@@ -119,7 +119,7 @@ class Starting:
         for at, fact in enumerate(facts, 1):
             records.append(Record(at, now, at == len(facts), fact))
             evolve(state, records[-1])
-        new = NewRun(attachment.run_id, start.uid, program.name, program.shape)
+        new = NewRun(attachment.run_id, start.uid, program.name, program.fingerprint)
         try:
             update = RunUpdate(*standing_of(state))
             claim = await self._engine.store.create(new, records, update, self._engine.worker)

@@ -31,7 +31,7 @@ class StepContext:
         self.keys: set[str] = set()
         self.reads_all = False
         self.attached = True
-        self._history = History(run.state, task)
+        self._history = History(run.state, task, run.program.codec)
         self._private: dict[str, tuple[Any, EncodedValue | None]] = {}
         self._touched: dict[str, None] = {}
 
@@ -131,7 +131,7 @@ class StepContext:
         self._touched.pop(key, None)
         place, record = self._history.take(WRITE, key)
         if record is not None:
-            if record.content != encoded:
+            if not self._history.is_same(record, encoded):
                 self._diverged(record)
             self._history.repeat_write(key)
             self._keep_object(key, value, encoded)

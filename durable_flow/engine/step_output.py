@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkflowRuntimeError
-from ..events import Event, InputRequiredEvent, StopEvent, event_name
+from ..events import Event, InputRequiredEvent, StopEvent, current_name, event_name
 from ..fold import take_from_buffer
 from ..records import (
     COLLECT,
@@ -58,7 +58,7 @@ class StepOutput(StepContext):
         place, record = self._history.take(SENT, encoded.name)
         content = (encoded, step)
         if record is not None:
-            if record.content != content:
+            if not self._history.is_same(record, content):
                 self._diverged(record)
             return
         if self._reuse(place, content) is not None:
@@ -114,7 +114,7 @@ class StepOutput(StepContext):
         encoded, event = self.run.live.encode_event(event)
         self.detect_changes(strict=False)
         place, record = self._history.take(COLLECT, buffer)
-        if record is not None and record.content != encoded:
+        if record is not None and not self._history.is_same(record, encoded):
             self._diverged(record)
         if record is None:
             record = self._reuse(place, encoded)
@@ -130,7 +130,8 @@ class StepOutput(StepContext):
         if Counter(names) - Counter(item.name for item in collected):
             return None
         released = take_from_buffer(collected, names)
-        fact = BufferReleased(self.task_id, self.attempt, buffer, place.k, tuple(names))
+        stored = tuple(item.encoded.name for item in released)
+        fact = BufferReleased(self.task_id, self.attempt, buffer, place.k, stored)
         self._draft(fact, f"\0buffer:{buffer}")
         return [item.event if item.event is not None else self.codec.decode_event(item.encoded) for item in released]
 
@@ -177,14 +178,17 @@ class StepOutput(StepContext):
 
 
 class Collected:
-    """An event in a buffer: its encoding and, in the process that collected it, the live object."""
+    """An event in a buffer: its encoding and, in the process that collected it, the live object.
+
+    `name` is what events of its class are called today.
+    """
 
     __slots__ = ("encoded", "event", "name")
 
     def __init__(self, encoded: EncodedEvent, event: Event | None):
         self.encoded = encoded
         self.event = event
-        self.name = encoded.name
+        self.name = current_name(encoded.name)
 
 
 def digest_of(event: EncodedEvent) -> str:

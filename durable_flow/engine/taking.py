@@ -15,6 +15,7 @@ from ..journal.folding import folded
 from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..logs import fields, said
 from ..records import RunClaimed
+from ..shape import changes
 from .asked import AskedBefore
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
@@ -95,6 +96,12 @@ class Taking:
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra=fields("run_recovered", row.run_id, seq=state.seq),
         )  # fmt: skip
+        if state.shape != attachment.program.shape and not state.ended:
+            logger.info(
+                "run %s goes on with other code than it began with: %s",
+                row.run_id, "; ".join(changes(state.shape, attachment.program.shape)),
+                extra=fields("shape_changed", row.run_id),
+            )  # fmt: skip
         run.told(newest)
         self._engine.adopt(attachment, run)
         if attachment.stepwise:

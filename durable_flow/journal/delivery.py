@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
+from ..events import all_names
 from .protocol import FINAL_STATUSES, NewMessage
 
 
@@ -34,6 +35,11 @@ def require_unfinished(run_id: str, status: str) -> None:
         raise RunFinishedError(f"run {run_id}: it has ended, its status is {status}. Nothing was sent.")
 
 
+def is_wanted(names: Iterable[str], wanted: tuple[str, ...]) -> bool:
+    """Tell whether a wait takes an event that may be stored under these names, see `all_names`."""
+    return any(name in wanted for name in names)
+
+
 def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> str | None:
     """Return the wait that a message answers, None if it answers none; `waits` are the run's, oldest first.
 
@@ -51,7 +57,8 @@ def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> s
     if message.event is None:
         return None
     name = message.event.name
-    matching = [wait for wait in waits if name in wait.wanted]
+    names = all_names(name)
+    matching = [wait for wait in waits if is_wanted(names, wait.wanted)]
     still_open = [wait for wait in matching if wait.outcome is None]
     free = [wait for wait in still_open if not wait.answered]
     for wait in free:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from ..errors import AlreadyAnsweredError
-from .delivery import NotAsked
+from ..events import all_names
+from .delivery import NotAsked, is_wanted
 from .protocol import JournalStore, NewMessage, WaitRow
 
 # Stands in no run id: what is before it in a wait's id is the run that waits.
@@ -54,5 +55,5 @@ async def _asked_through(store: JournalStore, run: int, message: NewMessage) -> 
         run_id, wait_id = deputy("", asked)
         row = await store.find(run_id) if run_id else None
         for wait in await store.waits(row.run) if row is not None else ():
-            if wait.wait_id == wait_id and message.event.name in wait.wanted:
+            if wait.wait_id == wait_id and is_wanted(all_names(message.event.name), wait.wanted):
                 yield wait

@@ -9,6 +9,7 @@ from .adapters import register_adapter
 from .base import Seal, Serializer
 from .codec import Codec
 from .json import JsonSerializer
+from .names import register_alias
 from .unsafe import unsafe_names
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Seal",
     "Serializer",
     "register_adapter",
+    "register_alias",
 ]
 
 __getattr__ = unsafe_names(__name__)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import DeserializationError
 from ..events import UnknownEvent
+from ..upcasting import upcasted
 from .adapters import adapter_named
 from .plans import EnumPlan, Plan
 from .refusal import Refusal
@@ -42,16 +43,16 @@ class Decoder:
         cls = self._registry.find_event(name)
         if cls is None:
             return UnknownEvent(name=name, raw=content)
-        unset = content.pop("$unset", ())
-        return self._plan(cls).build(self._named(content), unset)
+        unset, version = content.pop("$unset", ()), content.pop("$v", 1)
+        return self._built(cls, name, version, self._named(content), unset)
 
     def _tagged(self, tag: str, value: dict[str, Any]) -> Any:
         content = value.pop(tag)
         if tag == "$event":
             return self.event(content, value)
         if tag == "$type":
-            unset = value.pop("$unset", ())
-            return self._plan(self._class(content)).build(self._named(value), unset)
+            unset, version = value.pop("$unset", ()), value.pop("$v", 1)
+            return self._built(self._class(content), content, version, self._named(value), unset)
         build = SCALAR_TAGS.get(tag)
         if build is not None:
             return build(content)
@@ -59,6 +60,16 @@ class Decoder:
         if decode is None:
             raise DeserializationError(f"stored data use the tag {tag!r}, which this version of durable_flow lacks")
         return decode(self, content)
+
+    def _built(self, cls: type, name: str, version: Any, content: dict[str, Any], unset: Iterable[str]) -> Any:
+        """Return an object of the class, whose data have this name and version. Calls nothing that decodes a value.
+
+        (What lies in values is as deep as the call stack allows, so a level takes as few calls as possible.)
+        """
+        plan = self._plan(cls)
+        if version != plan.version:
+            content = upcasted(cls, content, version, name)
+        return plan.build(content, unset)
 
     def _list(self, values: list[Any]) -> list[Any]:
         if not _CONTAINERS.isdisjoint(map(type, values)):

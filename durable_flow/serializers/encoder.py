@@ -147,6 +147,8 @@ class Encoder:
         cls = type(value)
         content, unset = plan.take(value)
         result: dict[str, Any] = {"$event" if isinstance(value, Event) else "$type": self._name(cls)}
+        if plan.version != 1:
+            result["$v"] = plan.version
         self._named(content, result, ".{}".format, level)
         if unset:
             result["$unset"] = unset

@@ -18,6 +18,7 @@ from .registry import Registry
 from .scalars import PRIMITIVES
 
 _CHUNK = 2048  # bytes
+_MARKS = ("$event", "$v")
 
 
 class JsonSerializer:
@@ -83,7 +84,7 @@ class JsonSerializer:
                 name = value.pop("$event")
                 cls = self._find_event(name)
                 plan = self._events.get(cls) if cls is not None else None
-                return decoder.event(name, value) if plan is None else plan.build(value, ())
+                return decoder.event(name, value) if plan is None or plan.version != 1 else plan.build(value, ())
             return decoder.decode(value)
         except DeserializationError:
             raise
@@ -98,11 +99,11 @@ class JsonSerializer:
         name = cls._stored_name
         if state.keys() != plan.kept or self._find_event(name) is not cls or adapter_of(cls) is not None:
             return None
-        content = {"$event": name, **state}
+        content = {"$event": name, **state} if plan.version == 1 else {"$event": name, "$v": plan.version, **state}
         extra = event.__pydantic_extra__
         if extra:
             content |= extra
-            if len(content) != 1 + len(state) + len(extra) or not are_plain_names(extra):
+            if len(content) != (1 if plan.version == 1 else 2) + len(state) + len(extra) or not are_plain_names(extra):
                 return None
         if not PRIMITIVES.issuperset(map(type, content.values())):
             encoder = Encoder(self._registry, careful=False)
@@ -114,7 +115,7 @@ class JsonSerializer:
                 return None  # to be met again on the long way, which knows the path
         fields_set = event.__pydantic_fields_set__
         if not (state.keys() <= fields_set and (not extra or extra.keys() <= fields_set)):
-            content["$unset"] = [key for key in content if key not in fields_set and key != "$event"]
+            content["$unset"] = [key for key in content if key not in fields_set and key not in _MARKS]
         return to_json(content, inf_nan_mode="constants")
 
     def _serialize_any(self, value: Any) -> bytes:

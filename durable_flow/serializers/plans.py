@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from enum import Enum, Flag
@@ -19,7 +20,11 @@ from pydantic_core import PydanticUndefined
 
 from ..errors import DeserializationError
 from ..events import InputRequiredEvent, WorkflowFailedEvent
+from ..logs import fields as noted
+from ..upcasting import version_of
 from .refusal import Refusal
+
+logger = logging.getLogger("durable_flow")
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: set for every class made by a `class` statement
 _TEXT = frozenset({str})
@@ -30,6 +35,9 @@ _KEPT_ELSEWHERE = (InputRequiredEvent, WorkflowFailedEvent)
 
 class Plan(Protocol):
     """How objects of one class with named fields are stored."""
+
+    version: int
+    """The version of the class, stored with its objects unless it is 1."""
 
     def take(self, value: Any) -> tuple[dict[str, Any], list[str]]:
         """Return what the object holds by name, and which names a pydantic model counts as not set.
@@ -68,10 +76,12 @@ class ModelPlan:
 
     def __init__(self, cls: type[BaseModel]):
         self.cls = cls
+        self.version = version_of(cls)
         self.fields: dict[str, FieldInfo] = dict(cls.model_fields)
         self.kept = frozenset(name for name, field in self.fields.items() if field.exclude is not True)
         self.allows_extra = cls.model_config.get("extra") == "allow"
         self.private = dict(cls.__private_attributes__)
+        self._gone: frozenset[str] = frozenset()
         self._is_root = issubclass(cls, RootModel)  # has these two on the class; on the object they would be data
         excluded = self.fields.keys() - self.kept
         self._other_slots = _slots(cls) - _slots(BaseModel)
@@ -113,6 +123,8 @@ class ModelPlan:
             state = {name: item for name, item in content.items() if name in fields}
             if self.allows_extra:
                 extra = {name: item for name, item in content.items() if name not in fields}
+            elif len(state) < len(content):
+                self._gone = _left_out(cls, content, state, self._gone)
         fields_set = {*state, *extra}
         fields_set.difference_update(unset)
         for name, field in fields.items():
@@ -169,12 +181,14 @@ class DataclassPlan:
 
     def __init__(self, cls: type):
         self.cls = cls
+        self.version = version_of(cls)
         self.fields = {field.name: field for field in dataclasses.fields(cls)}
         self._names = frozenset(self.fields)
         self._left_out = _cached_properties(cls)
         slots = _slots(cls)
         self._slots = slots & self._names
         self._other_slots = slots - self._names
+        self._gone: frozenset[str] = frozenset()
 
     def take(self, value: Any) -> tuple[dict[str, Any], list[str]]:
         """Return all fields; refuses instance attributes that are no fields."""
@@ -189,6 +203,8 @@ class DataclassPlan:
 
     def build(self, content: dict[str, Any], unset: Iterable[str]) -> Any:
         """Return an object with these fields; content that is no field is dropped."""
+        if not content.keys() <= self._names:
+            self._gone = _left_out(self.cls, content, self._names, self._gone)
         instance: Any = object.__new__(self.cls)
         for name, field in self.fields.items():
             if name in content:
@@ -209,8 +225,11 @@ class DataclassPlan:
 class NamedTuplePlan:
     """Stores namedtuples by field name."""
 
-    def __init__(self, cls: type):
-        self.cls: Any = cls
+    def __init__(self, cls: Any):
+        self.cls = cls
+        self.version = version_of(cls)
+        self._names: frozenset[str] = frozenset(cls._fields)
+        self._gone: frozenset[str] = frozenset()
 
     def take(self, value: Any) -> tuple[dict[str, Any], list[str]]:
         """Return the items by name."""
@@ -222,6 +241,8 @@ class NamedTuplePlan:
 
     def build(self, content: dict[str, Any], unset: Iterable[str]) -> Any:
         """Return the namedtuple; content that is no field is dropped."""
+        if not content.keys() <= self._names:
+            self._gone = _left_out(self.cls, content, self._names, self._gone)
         items = {**self.cls._field_defaults, **content}
         for name in self.cls._fields:
             if name not in items:
@@ -252,6 +273,17 @@ class EnumPlan:
             raise DeserializationError(
                 f"{self.cls.__qualname__} has no member {content!r}, which stored data hold; restore it"
             ) from error
+
+
+def _left_out(cls: type, content: Iterable[str], kept: Iterable[str], told: frozenset[str]) -> frozenset[str]:
+    """Log, once for each, the stored fields that the class has no longer; the journal keeps them."""
+    gone = frozenset(content).difference(kept)
+    if names := gone - told:
+        logger.warning(
+            "stored data of %s.%s have what the class has no longer, and it is left out: %s",
+            cls.__module__, cls.__qualname__, ", ".join(sorted(names)), extra=noted("fields_left_out"),
+        )  # fmt: skip
+    return told | gone
 
 
 def _is_same(value: Any, default: Any) -> bool:

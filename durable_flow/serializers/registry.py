@@ -35,6 +35,10 @@ class Registry:
                     f"{stored_name(cls)}; give one of them an event_name of its own"
                 )
 
+        for cls in types:
+            for alias in vars(cls).get("event_aliases", ()) if issubclass(cls, Event) else ():
+                self._own.setdefault(alias, cls)
+
     def permits(self, cls: type) -> bool:
         """Tell whether objects of this class may be stored and built: durable_flow's own always may."""
         if self._allowed is None or cls in self._allowed or (cls.__module__ + ".").startswith("durable_flow."):

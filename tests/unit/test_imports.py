@@ -18,8 +18,20 @@ PACKAGE = Path(durable_flow.__file__).parent
 
 # Packages stand for everything in them.
 FLOORS = {
-    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs"},
-    1: {"fold", "fold_joins", "decide", "due", "joins", "graph", "levels", "recovery", "retry_policy", "snapshot"},
+    0: {"events", "errors", "records", "state", "incoming", "commands", "observers", "logs", "upcasting"},
+    1: {
+        "fold",
+        "fold_joins",
+        "decide",
+        "due",
+        "joins",
+        "graph",
+        "levels",
+        "recovery",
+        "retry_policy",
+        "shape",
+        "snapshot",
+    },
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {

@@ -106,7 +106,7 @@ def test_a_context_is_made_of_the_execution_for_steps_that_take_one():
     assert context._run == "the run"
 
 
-def test_the_shape_is_that_of_steps_events_and_state_and_of_nothing_else():
+def test_the_fingerprint_is_that_of_steps_events_and_state_and_of_nothing_else():
     def make(state, accepted, body):
         class Flow(Workflow):
             @step
@@ -116,7 +116,7 @@ def test_the_shape_is_that_of_steps_events_and_state_and_of_nothing_else():
             async def end(self, ev: accepted) -> StopEvent:
                 return StopEvent(result=body)
 
-        return program(Flow(disable_validation=True)).shape
+        return program(Flow(disable_validation=True)).fingerprint
 
     shape = make(BaseState, Work, 1)
     assert len(shape) == 16

@@ -1,0 +1,1 @@
+"""Journals of earlier releases, which every later one reads and goes on with."""
