@@ -155,8 +155,11 @@ _get, _their_get = _both("context_get", 50_000, 10_000)
 _stream, _their_stream = _both("stream", 10_000, 10_000)
 _import, _their_import = _both("import_time", 1, 1)
 _resume_long, _resume_short = Series("resume", OURS, 10_000, 10_000), Series("resume", OURS, 1_000, 1_000)
+_state_long, _state_short = Series("state_at", OURS, 10_000, 10_000), Series("state_at", OURS, 1_000, 1_000)
 _paused_many, _paused_few = Series("paused", OURS, 10_000, 1_000), Series("paused", OURS, 10, 10)
 _list, _constant = Series("growing_list", OURS, 10_000, 1_000), Series("constant_write", OURS, 10_000, 1_000)
+_fork_long, _fork_short = Series("fork", OURS, 10_000, 10_000), Series("fork", OURS, 1_000, 1_000)
+_checkpoints_long, _checkpoints_short = (Series("checkpoints", OURS, size, size) for size in (10_000, 1_000))
 
 ROWS = [
     Row("chain", "1 run, 100 steps, one state write each: steps", _chain, _their_chain, seconds_per_unit, per_second,
@@ -173,6 +176,12 @@ ROWS = [
         required=1.5, aim=1.1),
     Row("resume-work", "resume: 10,000 steps done, in seconds", _resume_long, None, seconds_per_unit, duration,
         required=0.050, aim=0.050),
+    Row("fork", "fork: 10,000 steps done, against 1,000", _fork_long, _fork_short, seconds_per_unit, duration,
+        required=1.5, aim=1.1),
+    Row("checkpoints", "10,000 checkpoints listed as a stream, against 1,000: one", _checkpoints_long,
+        _checkpoints_short, seconds_per_unit, duration, required=1.5, aim=1.1),
+    Row("state-at", "state at any seq of 10,000 steps, against 1,000", _state_long, _state_short, seconds_per_unit,
+        duration, required=1.5, aim=1.1),
     Row("paused", "answer 1 of 10,000 paused runs, against 1 of 10", _paused_many, _paused_few, seconds_per_unit,
         duration, required=1.5, aim=1.1),
     Row("bytes", "bytes on disk per step, one small state write", _chain, None, bytes_per_unit, byte_count,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
 from .errors import (
     AlreadyAnsweredError,
     ArchiveError,
+    CheckpointError,
     ContextSerdeError,
     ContextStateError,
     DeserializationError,
@@ -29,6 +31,7 @@ from .errors import (
     SchemaVersionError,
     SerializationError,
     ServiceNotFoundError,
+    StateEditError,
     StepDivergedError,
     StepReleased,
     UnreconstructedException,
@@ -130,6 +133,8 @@ __all__ = [
     "AlreadyAnsweredError",
     "ArchiveError",
     "ArchiveInfo",
+    "Checkpoint",
+    "CheckpointError",
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",
@@ -172,6 +177,7 @@ __all__ = [
     "ServiceManager",
     "ServiceNotFoundError",
     "StartEvent",
+    "StateEditError",
     "StateInfo",
     "StepDivergedError",
     "StepFailedEvent",

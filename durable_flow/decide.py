@@ -11,6 +11,7 @@ from .incoming import (
     CancelRequested,
     ChildAsks,
     ChildOver,
+    EditRequested,
     EffectsCommitted,
     EventReceived,
     ImportRequested,
@@ -56,7 +57,7 @@ from .state import FAILED, TIMED_OUT, RunState
 
 def decide(state: RunState, incoming: Incoming) -> list[Fact]:
     """Return the facts of one group, in order; empty if what came no longer matters to this run."""
-    if state.ended and not isinstance(incoming, ResumeRequested):
+    if state.ended and not isinstance(incoming, ResumeRequested | EditRequested):
         return []
     facts: list[Fact] = []
     match incoming:
@@ -142,6 +143,10 @@ def decide(state: RunState, incoming: Incoming) -> list[Fact]:
             # What completed or was cancelled has ended for good.
             if state.ended in (FAILED, TIMED_OUT) or (state.attention and not state.ended):
                 facts.append(RunResumed(incoming.by))
+        case EditRequested():
+            # What completed or was cancelled has ended for good.
+            if state.ended in (None, FAILED, TIMED_OUT):
+                facts.extend(incoming.facts)
         case StartRequested():
             facts.append(
                 RunStarted(incoming.workflow, incoming.uid, incoming.shape, incoming.arguments, incoming.parent)

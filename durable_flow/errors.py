@@ -12,6 +12,8 @@ DurableFlowError
 ├── WorkflowDone                     internal to upstream programs that import it
 ├── ServiceNotFoundError             a ServiceManager has no service of this name (also a LookupError)
 ├── ContextStateError                a Context method was used where or when it cannot work
+├── CheckpointError                  a checkpoint that the run does not have (also a ValueError)
+├── StateEditError                   a change of a run's state that cannot be made (also a ValueError)
 ├── ContextSerdeError                a serialized context that cannot be read
 ├── RunIdError                       a run id of the wrong form (also a ValueError)
 ├── RunNotFoundError                 no such run in this journal
@@ -94,6 +96,20 @@ class ServiceNotFoundError(DurableFlowError, LookupError):
 
 class ContextStateError(DurableFlowError):
     """A Context method was used where or when it cannot work."""
+
+
+class CheckpointError(DurableFlowError, ValueError):
+    """A checkpoint that the run does not have: of another run, within a group of records, beyond the last record.
+
+    Also one from which a run cannot go on, because it had ended for good there.
+    """
+
+
+class StateEditError(DurableFlowError, ValueError):
+    """A change of a run's state that cannot be made: a patch that does not apply, a key that a typed state lacks.
+
+    Nothing was written.
+    """
 
 
 class ContextSerdeError(DurableFlowError, ValueError):

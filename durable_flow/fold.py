@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Protocol, TypeVar, assert_never
 
 from .fold_joins import add_to_joins, close_fan_out, fire_join, hold, open_fan_out
@@ -25,13 +25,16 @@ from .records import (
     ChildStarted,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
+    EncodedValue,
     EventCollected,
     EventEmitted,
     FanOutClosed,
     FanOutOpened,
     JoinFired,
     MessageReceived,
+    PendingDropped,
     Place,
     Record,
     RunAtRest,
@@ -43,6 +46,7 @@ from .records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -61,6 +65,11 @@ from .snapshot import decode_state
 from .state import CANCELLED, COMPLETED, FAILED, TIMED_OUT, Child, Effect, Member, RunState, Task, Timer, Wait
 
 MAX_UNHANDLED = 20
+
+FOLD_VERSION = 1
+"""Raised with every change after which records, or a state as bytes, give another state: older snapshots then count no
+more. A test folds a recorded history and fails if it was forgotten.
+"""
 
 
 def fold(records: Iterable[Record], state: RunState | None = None) -> RunState:
@@ -111,12 +120,21 @@ def evolve(state: RunState, record: Record) -> None:
             released = take_from_buffer(state.buffers[fact.buffer], fact.events)
             if not state.buffers[fact.buffer]:
                 del state.buffers[fact.buffer]
-            _effects(state, fact.task, fact.attempt)[Place(COLLECT, fact.buffer, fact.k)].outcome = released
+            effects = _effects(state, fact.task, fact.attempt)
+            place = Place(COLLECT, fact.buffer, fact.k)
+            effects[place] = replace(effects[place], outcome=released)
         case ContextDeleted():
             if fact.task is not None:
                 effect = Effect(Place(WRITE, fact.key, fact.k), seq, None, before=state.context.get(fact.key))
                 _keep(state, fact.task, fact.attempt, effect)
             state.context.pop(fact.key, None)
+        case ContextSpliced():
+            before = state.context[fact.key]
+            value = EncodedValue(fact.tail.codec, before.data[: fact.keep] + fact.tail.data)
+            if fact.task is not None:
+                effect = Effect(Place(WRITE, fact.key, fact.k), seq, value, before=before)
+                _keep(state, fact.task, fact.attempt, effect)
+            state.context[fact.key] = value
         case WaitOpened():
             _opened(state, fact, seq)
         case WaitAnswered():
@@ -207,6 +225,12 @@ def evolve(state: RunState, record: Record) -> None:
             state.ended, state.timeout_message = TIMED_OUT, fact.message
         case StateImported():
             _imported(state, fact)
+        case StateEdited():
+            pass  # the writes that follow are records of their own
+        case PendingDropped():
+            _cleared(state)
+            for child in [c for c in state.children.values() if c.ended_at]:
+                del state.children[child.seq]
         case _:
             assert_never(fact)
     # A boundary at the earliest: inside a group the run is as active as it was before it.
@@ -459,7 +483,7 @@ def _forget_unfinished_children(state: RunState) -> None:
 
 
 def _cleared(state: RunState) -> None:
-    """Nothing is pending in a run that ended for good."""
+    """Nothing is pending in a run that ended for good, or that was told to give all of it up."""
     state.tasks.clear()
     state.runnable.clear()
     state.delayed.clear()

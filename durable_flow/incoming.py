@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId
+from .records import ContextSet, EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId
 
 
 class StartRequested(NamedTuple):
@@ -29,7 +29,8 @@ class StartRequested(NamedTuple):
 
 
 class ImportRequested(NamedTuple):
-    """A run begins with the state of another one (`parent`, as of its record `seq`), then with these context values.
+    """A run begins with the state of another one (`parent`, as of its record `seq`), then with the facts of `context`:
+    values that were changed, and for a fork whatever else makes it different.
 
     `resume` clears what the other one needed attention for.
     """
@@ -41,8 +42,14 @@ class ImportRequested(NamedTuple):
     parent: str
     seq: int
     state: EncodedValue
-    context: tuple[ContextSet | ContextDeleted, ...] = ()
+    context: tuple[Fact, ...] = ()
     resume: bool = False
+
+
+class EditRequested(NamedTuple):
+    """Somebody changes the context from outside of the steps: `facts` are StateEdited and the writes."""
+
+    facts: tuple[Fact, ...]
 
 
 class Question(NamedTuple):
@@ -178,5 +185,6 @@ class ResumeRequested(NamedTuple):
 
 Incoming = (
     StepReturned | EffectsCommitted | EventReceived | StepRaised | TimerDue | WaitDue | TimeIsUp | CancelRequested
-    | AttentionNeeded | CameToRest | ResumeRequested | StartRequested | ImportRequested | ChildAsks | ChildOver
+    | AttentionNeeded | CameToRest | ResumeRequested | EditRequested | StartRequested | ImportRequested | ChildAsks
+    | ChildOver
 )  # fmt: skip

@@ -80,6 +80,25 @@ class StateImported(NamedTuple):
     state: EncodedValue
 
 
+class StateEdited(NamedTuple):
+    """Somebody changed the context from outside of the steps: the writes that follow in this group are the change.
+
+    `by` says who. `patch` is the JSON Patch (RFC 6902) that was asked for, None where keys were simply set.
+    """
+
+    by: str
+    patch: EncodedValue | None = None
+
+
+class PendingDropped(NamedTuple):
+    """All that was pending is given up: tasks (`tasks` of them), open questions, timers, what was being collected.
+
+    The context stays. Open waits have been closed by the records before.
+    """
+
+    tasks: int
+
+
 class RunClaimed(NamedTuple):
     """A worker took the run; its epoch is higher than every earlier one.
 
@@ -153,6 +172,20 @@ class ContextSet(NamedTuple):
 
     key: str
     value: EncodedValue
+    task: TaskId | None
+    attempt: int
+    k: int
+
+
+class ContextSpliced(NamedTuple):
+    """A context key got a value that begins as the one before: that one's first `keep` bytes, then those of `tail`.
+
+    So a list that grows by an item a step does not cost its whole length each time. The codec is still the same one.
+    """
+
+    key: str
+    keep: int
+    tail: EncodedValue
     task: TaskId | None
     attempt: int
     k: int
@@ -426,10 +459,11 @@ class RunTimedOut(NamedTuple):
 
 Fact = (
     ContextSet | EventEmitted | StepCompleted | StreamPublished | CallRecorded | EventCollected | BufferReleased
-    | ContextDeleted | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived | EffectReused | TimerSet
-    | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened | JoinFired | FanOutClosed
-    | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest | RunParked | RunResumed
-    | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | ContextDeleted | ContextSpliced | WaitOpened | WaitAnswered | WaitTimedOut | WaitClosed | MessageReceived
+    | EffectReused | TimerSet | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened
+    | JoinFired | FanOutClosed | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest
+    | RunParked | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
+    | StateEdited | PendingDropped
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -20,10 +21,12 @@ from . import records
 from . import state as states
 from .errors import DeserializationError
 from .records import EncodedEvent, EncodedValue, WaitOpened
-from .state import RunState
+from .state import Effect, RunState
 
 VERSION = 1
 CODEC = "json"
+
+_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class _Form(NamedTuple):
@@ -56,8 +59,33 @@ def load(data: Any) -> RunState:
 
 def encode_state(state: RunState) -> EncodedValue:
     """Return a state as bytes; equal states give equal bytes."""
-    text = json.dumps(dump(state), separators=(",", ":"), ensure_ascii=False)
-    return EncodedValue(CODEC, text.encode("utf-8", "surrogatepass"))
+    return joined(encoded_parts(state))
+
+
+def encoded_parts(state: RunState) -> Iterator[str]:
+    """Yield what `joined` makes `encode_state`'s bytes of: parts, so that whoever encodes much can pause in between."""
+    yield f'{{"version":{VERSION}'
+    for name, (form, default) in _planned(RunState).items():
+        value = getattr(state, name)
+        if _is_default(value, default):
+            continue
+        yield f',"{name}":'
+        if type(value) is not dict or not value:
+            yield _to_json(form.dump(value))
+            continue
+        before = "["
+        for key, part in value.items():
+            # A mapping is written as its pairs, whatever it is a part of.
+            [pair] = form.dump({key: part})
+            yield before + _to_json(pair)
+            before = ","
+        yield "]"
+    yield "}"
+
+
+def joined(parts: Iterable[str]) -> EncodedValue:
+    """Return the parts of an encoded state as one."""
+    return EncodedValue(CODEC, "".join(parts).encode("utf-8", "surrogatepass"))
 
 
 def decode_state(encoded: EncodedValue) -> RunState:
@@ -104,6 +132,58 @@ def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
 
     result: RunState = walk(state)
     return result
+
+
+def copied(state: RunState) -> RunState:
+    """Return a copy that `evolve` does not reach; what is never changed is shared."""
+    result: RunState = _dataclass_copier(RunState)(state)
+    return result
+
+
+# -- Copying -----------------------------------------------------------------------------------------------------------
+
+_Copier = Callable[[Any], Any]
+
+
+@cache
+def _copier(hint: Any) -> _Copier | None:
+    """Return what copies a value of this type, None if such values are never changed."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        copiers = [copier for argument in arguments if (copier := _copier(argument)) is not None]
+        if not copiers:
+            return None
+        [inner] = copiers
+        return lambda value: None if value is None else inner(value)
+    if origin is dict:
+        part = _copier(arguments[1])
+        return dict.copy if part is None else _each_value(part)
+    if origin in (list, set):
+        part = _copier(arguments[0])
+        return origin.copy if part is None else lambda values: origin(map(part, values))
+    if isinstance(hint, type) and is_dataclass(hint) and hint is not Effect:
+        return _dataclass_copier(hint)
+    # Tuples, named ones too, are shared with all that they hold.
+    return None
+
+
+def _each_value(part: _Copier) -> _Copier:
+    return lambda mapping: {key: part(value) for key, value in mapping.items()}
+
+
+@cache
+def _dataclass_copier(cls: Any) -> _Copier:
+    hints = get_type_hints(cls)
+    parts = attrgetter(*(each.name for each in fields(cls)))
+    changing = [(each.name, copier) for each in fields(cls) if (copier := _copier(hints[each.name])) is not None]
+
+    def copy(value: Any) -> Any:
+        other = cls(*parts(value))
+        for name, copier in changing:
+            setattr(other, name, copier(getattr(value, name)))
+        return other
+
+    return copy
 
 
 # -- Forms of types ----------------------------------------------------------------------------------------------------
@@ -219,28 +299,32 @@ def _named_tuple(cls: Any) -> _Form:
     return _Form(lambda value: [item.dump(part) for item, part in zip(items, value, strict=True)], load)
 
 
-def _dataclass(cls: Any) -> _Form:
+@cache
+def _planned(cls: Any) -> Mapping[str, tuple[_Form, Any]]:
+    """Return the fields of a class with their defaults. Asked late, because a class may hold itself."""
     hints = get_type_hints(cls)
-    # A class may hold itself, so the forms of its fields are found when they are needed first.
-    plan: dict[str, tuple[_Form, Any]] = {}
+    return {
+        each.name: (
+            _form(hints[each.name]),
+            each.default_factory() if each.default_factory is not MISSING else each.default,
+        )
+        for each in fields(cls)
+    }
 
-    def planned() -> Mapping[str, tuple[_Form, Any]]:
-        if not plan:
-            for each in fields(cls):
-                default = each.default_factory() if each.default_factory is not MISSING else each.default
-                plan[each.name] = (_form(hints[each.name]), default)
-        return plan
 
+def _is_default(value: Any, default: Any) -> bool:
+    return default is not MISSING and type(value) is type(default) and value == default
+
+
+def _dataclass(cls: Any) -> _Form:
     def dump(value: Any) -> dict[str, Any]:
-        found = {name: (form, getattr(value, name), default) for name, (form, default) in planned().items()}
+        found = {name: (form, getattr(value, name), default) for name, (form, default) in _planned(cls).items()}
         return {
-            name: form.dump(part)
-            for name, (form, part, default) in found.items()
-            if default is MISSING or type(part) is not type(default) or part != default
+            name: form.dump(part) for name, (form, part, default) in found.items() if not _is_default(part, default)
         }
 
     def load(data: Any) -> Any:
-        known = planned()
+        known = _planned(cls)
         if not isinstance(data, dict):
             raise DeserializationError(f"these data are no {cls.__name__}: {type(data).__name__}")
         if unknown := data.keys() - known.keys():

@@ -13,7 +13,7 @@ COMPLETED, FAILED, TIMED_OUT, CANCELLED = "completed", "failed", "timed_out", "c
 
 @dataclass(slots=True)
 class Effect:
-    """A recorded effect of a pending task.
+    """A recorded effect of a pending task; it is never changed, another one may take its place.
 
     `content` is compared when the step runs again, `outcome` is what it then gets: the encoded result of a call, the
     id of a wait, the seq of a timer, the released events of a buffer or None. `before` is the value that a write

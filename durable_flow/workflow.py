@@ -7,14 +7,16 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from contextlib import aclosing
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+from .context.edits import validated as validated_edit
 from .context.face import require_startable
 from .engine.children import engine_of, executing, start_child
 from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
+from .engine.forking import edit_in_place, emit_by, fork
 from .engine.instance import InstanceRuns
 from .engine.threads import FromThread
 from .errors import WorkflowValidationError
@@ -22,7 +24,10 @@ from .events import Event, StartEvent, StopEvent
 from .graph import find_problems, uses_humans
 from .handler import WorkflowHandler
 from .injection import Injector
+from .journal.checkpoint import At
+from .journal.forking import ForkRequest
 from .journal.journal import URL_VARIABLE, Journal
+from .journal.patches import Patch, Validate
 from .journal.runid import require_run_id
 from .observers import RunObserver
 from .program import WorkflowProgram
@@ -294,6 +299,63 @@ class Workflow:
         attachment = await self._durable_engine(parent).continuing.retry(program, require_run_id(run_id))
         return WorkflowHandler(attachment, program.table.state_class)
 
+    async def fork(
+        self,
+        run_id: str,
+        at: At | None = None,
+        *,
+        new_run_id: str | None = None,
+        set: Mapping[str, Any] | None = None,
+        patch: Patch | None = None,
+        event: Event | None = None,
+        drop_pending: bool = False,
+    ) -> WorkflowHandler:
+        """Begin a new run with the state that a run of this workflow had at a checkpoint; returns its handler.
+
+        The other run is not touched, and may be live. What was pending at the checkpoint goes on here, on today's code:
+        running steps begin anew, recorded calls are not repeated, open questions keep their wait ids, timers and
+        deadlines their times. Effects of the new run have idempotency keys of its own.
+
+        Args:
+            run_id: the run to fork.
+            at: a Checkpoint or its id, a seq, a name given by `ctx.checkpoint`, or an aware time (the last checkpoint
+                up to it). None: where the run stands now. A run that failed there goes on as `retry` would.
+            new_run_id: that of the new run; None: a new one.
+            set: context values to change, by key.
+            patch: a JSON Patch (RFC 6902) of the context, applied after `set`; see `Journal.diff` for the JSON form.
+            event: takes the place of the events with which the checkpoint's step completed (at the start: of the start
+                event). At any other checkpoint it is pending beside what was pending.
+            drop_pending: everything else that was pending is given up; the context stays. Needs `event`.
+
+        Raises RunNotFoundError, RunConflictError if there is a run `new_run_id` or the run is of another workflow,
+        CheckpointError, StateEditError, SerializationError, and AlreadyAnsweredError for an answer without a question.
+        """
+        parent = executing()
+        program, engine = self._durable_prepare(parent), self._durable_engine(parent)
+        if new_run_id is not None:
+            require_run_id(new_run_id)
+        emit = None if event is None else emit_by(program, run_id, event)
+        request = ForkRequest(at, set, patch, emit, drop_pending, _validate(program, run_id))
+        attachment = await fork(engine, program, require_run_id(run_id), new_run_id, request)
+        self._durable_runs(engine).add(attachment)
+        return WorkflowHandler(attachment, program.table.state_class)
+
+    async def edit(
+        self, run_id: str, *, set: Mapping[str, Any] | None = None, patch: Patch | None = None, by: str = "flow.edit"
+    ) -> str:
+        """Change the context of a run that nobody has at the moment; return the id of the checkpoint that this makes.
+
+        For a run that waits, failed, timed out or needs attention; `resume` or `retry` then goes on with it. `set` and
+        `patch` are as in `fork`; `by` says in the journal who did it. It is one append: done whole or not at all.
+
+        Raises RunNotFoundError, RunConflictError for a run whose owner lives (fork it instead), RunFinishedError for
+        one that completed or was cancelled, StateEditError and SerializationError.
+        """
+        parent = executing()
+        program = self._durable_prepare(parent)
+        request = ForkRequest(values=set, patch=patch, validate=_validate(program, run_id))
+        return await edit_in_place(self._durable_engine(parent), program, require_run_id(run_id), by, request)
+
     async def recover(self) -> list[WorkflowHandler]:
         """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do.
 
@@ -427,6 +489,10 @@ def _journal(journal: Journal | str | None) -> Journal:
     if isinstance(journal, Journal):
         return journal
     return _journal_at(journal, os.environ.get(URL_VARIABLE), os.getcwd())
+
+
+def _validate(program: WorkflowProgram, run_id: str) -> Validate:
+    return partial(validated_edit, run_id, program.table.state_class, program.codec)
 
 
 def _settings(workflow: Workflow) -> WorkflowSettings:

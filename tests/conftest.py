@@ -19,6 +19,11 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+def pytest_configure() -> None:
+    """Compare every snapshot that is read, here and in processes that tests start, with the records before it."""
+    os.environ["DURABLE_FLOW_VERIFY_SNAPSHOTS"] = "1"
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest: processes of pytest that share the tests (`-n`) then end together."""

@@ -33,6 +33,13 @@ _DB_COMMANDS = {
     "check": ("tell whether the database is up to date; exit code 1 if not", _CHECK),
     "sql": ("print the SQL that creates the tables, without connecting", _SQL),
 }
+_AT = "a checkpoint: its id (RUN_ID/SEQ), a seq, or a name given by ctx.checkpoint"
+_CHECKPOINT_COMMANDS = {
+    "checkpoints": "list the checkpoints of a run",
+    "diff": "print what changed in a run's context between two checkpoints, as a JSON Patch",
+    "blame": "tell which steps changed a key of a run's context",
+    "fork": "make a new run that goes on from a checkpoint; it runs when a worker takes it up",
+}
 
 _EXPORT = """\
 Write all that is recorded of a run to FILE: JSON lines with a hash chain, compressed if the name ends in .gz. The run
@@ -60,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .archives import import_
 
         return import_(options.file, options.url, options.run_id, options.allow_codec)
+    if options.command in _CHECKPOINT_COMMANDS:
+        from .checkpoints import run as run_checkpoints
+
+        return run_checkpoints(options)
     from .demo import Demo
 
     return Demo(question=options.question, corpus=options.corpus, answer=options.answer, yes=options.yes).run()
@@ -81,7 +92,24 @@ def _parser() -> argparse.ArgumentParser:
     answers.add_argument("--answer", choices=["yes", "no"], help="answer the question that is open, then go on")
     _add_db(commands)
     _add_archives(commands)
+    _add_checkpoints(commands)
     return parser
+
+
+def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    made = {}
+    for name, summary in _CHECKPOINT_COMMANDS.items():
+        made[name] = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        made[name].add_argument("run_id", metavar="RUN_ID")
+        _add_url(made[name])
+    made["diff"].add_argument("a", metavar="A", help=_AT)
+    made["diff"].add_argument("b", metavar="B", nargs="?", help="another one; default: now")
+    made["blame"].add_argument("key", metavar="KEY")
+    made["fork"].add_argument("at", metavar="CHECKPOINT", nargs="?", help=f"{_AT}; default: now")
+    made["fork"].add_argument("--new-run-id", metavar="ID", help="default: a new one")
+    made["fork"].add_argument(
+        "--set", metavar="KEY=JSON", action="append", default=[], help="a context value to change; may be repeated"
+    )
 
 
 def _add_db(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

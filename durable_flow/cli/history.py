@@ -15,6 +15,7 @@ from ..records import (
     ChildStarted,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
     EventCollected,
     EventEmitted,
@@ -23,6 +24,7 @@ from ..records import (
     FanOutOpened,
     JoinFired,
     MessageReceived,
+    PendingDropped,
     Record,
     RunAtRest,
     RunCancelled,
@@ -33,6 +35,7 @@ from ..records import (
     RunResumed,
     RunStarted,
     RunTimedOut,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -100,6 +103,8 @@ def describe(fact: Fact) -> str:
     match fact:
         case ContextSet():
             return f"context {fact.key} set"
+        case ContextSpliced():
+            return f"context {fact.key} set: {fact.keep:,} bytes as before, {len(fact.tail.data):,} others"
         case ContextDeleted():
             return f"context {fact.key} deleted"
         case EventEmitted():
@@ -174,5 +179,9 @@ def describe(fact: Fact) -> str:
             return f"run timed out: {fact.message}"
         case StateImported():
             return f"goes on from run {fact.parent} at record {fact.seq}"
+        case StateEdited():
+            return f"edited by {fact.by}"
+        case PendingDropped():
+            return f"{fact.tasks} pending tasks dropped"
         case _:
             assert_never(fact)

@@ -14,6 +14,7 @@ from ..events import Event, HumanResponseEvent, InternalDispatchEvent
 from ..journal.deputies import OF, deputy
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
+from .asked import AskedBefore
 from .host import GivenUp
 from .internal import Listener
 from .outcome import Outcome
@@ -44,10 +45,14 @@ class Attachment:
         self.failure: BaseException | None = None
         # Whether no such run can have been there before.
         self.is_new = False
+        # The key of the run that it is forked from, and the seq of the checkpoint there.
+        self.forked_from: tuple[int, int] | tuple[()] = ()
         # What the run begins with, if its caller has a Context for it; `found` is its state if its end was read.
         self.beginning: Beginning | None = None
         self.found: RunState | None = None
-        self.answered_before: frozenset[str] = NOTHING
+        # The questions of before this engine took the run up, and which of those that were settled had an answer.
+        self.asked_before: AskedBefore | None = None
+        self._answered: frozenset[str] | None = None
         self.ended_before = False
         self.interested = 0
         # A stepwise run is taken up here with a gate.
@@ -87,7 +92,8 @@ class Attachment:
 
     def attach(self, run: Run) -> None:
         """The run is live in this engine."""
-        self.run, self.key, self.answered_before = run, run.claim.run, run.answered_before
+        self.run, self.key = run, run.claim.run
+        self.asked_before, self._answered = run.asked_before, None
         run.tail.listeners.add(self.notify)
         for listener in self._listeners:
             run.tell_internals(listener)
@@ -380,10 +386,18 @@ class Attachment:
         """Tell whether an item is a question that had been answered before this engine took the run up."""
         if row.wait_id is None:
             return False
-        if self.ended_before or row.wait_id in self.answered_before:
+        before = self.asked_before
+        if self.ended_before or (before is not None and row.wait_id in before.answered):
             return True
         run_id, wait_id = deputy(self.run_id, row.wait_id)
-        if run_id == self.run_id or (self.run is not None and row.position > self.run.position_before):
+        if run_id == self.run_id:
+            if before is None or row.position > before.position or wait_id in before.open:
+                return False
+            if self._answered is None:
+                assert self.key is not None
+                self._answered = await self.engine.store.answered(self.key)
+            return wait_id in self._answered
+        if self.run is not None and row.position > self.run.position_before:
             return False
         # Asked by a run that this one has started, before this engine took it up.
         store = self.engine.store

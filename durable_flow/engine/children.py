@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 from ..errors import ContextStateError, DurableFlowError, NeedsAttentionError, RunFailedError, RunFinishedError
 from ..events import Event, InternalDispatchEvent, StartEvent
-from ..fold import fold
 from ..incoming import AttentionNeeded, ChildAsks, ChildOver, ImportRequested, StartRequested
 from ..journal.deputies import wait_id_of
+from ..journal.folding import state_at
 from ..journal.protocol import FINAL_STATUSES, Append, NewMessage, RunRow, RunUpdate, StreamRow
 from ..logs import fields, said
 from ..records import EncodedValue, Record, RunCancelled, RunStarted, TaskId
@@ -354,7 +354,7 @@ async def _end(engine: Engine, row: RunRow, reason: str) -> None:
     if claim is None:
         return  # whoever was faster gets the message
     try:
-        state = fold(await engine.store.read(row.run))
+        state = await state_at(engine.store, row.run)
         record = Record(state.seq + 1, max(engine.store.now(), state.last_at), True, RunCancelled(reason))
         update = RunUpdate(CANCELLED, None, None, True)
         await engine.store.submit(Append(row.run, row.run_id, state.seq, claim.epoch, [record], update))

@@ -35,6 +35,7 @@ from .placing import Placing
 from .program import Program
 from .run import Run
 from .sending import Sending
+from .snapshots import Snapshots
 from .starting import Starting
 from .taking import Taking
 from .watcher import Watcher
@@ -107,6 +108,7 @@ class Engine:
         self.continuing = Continuing(self)
         self.taking = Taking(self)
         self.sending = Sending(self)
+        self.snapshots = Snapshots(self)
         self.placing = Placing(self)
         self._suspended: OrderedDict[Run, int] = OrderedDict()
         self._suspended_steps = 0
@@ -216,6 +218,10 @@ class Engine:
     def is_awaited(self, run: Run, *, beside: Attachment) -> bool:
         """Tell whether anybody waits for the run by another attachment."""
         return any(a.interested for a in self._held(run.run_id) if a is not beside)
+
+    def snapshot_is_due(self, run: Run) -> None:
+        """Enough has happened since the run's last snapshot; all of it is durable."""
+        self.snapshots.take(run)
 
     def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
         """A step has completed; what its failed attempts had started and nobody took over is no longer of interest."""

@@ -24,6 +24,9 @@ class Host(Protocol):
     def run_dropped(self, run: Run, error: BaseException | None) -> None:
         """The run stopped in this process without an outcome; it stays recoverable."""
 
+    def snapshot_is_due(self, run: Run) -> None:
+        """Enough has happened since the run's last snapshot; all of it is durable."""
+
     def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
         """A step of a run with children has completed with this attempt."""
 

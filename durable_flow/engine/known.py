@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import RunConflictError, RunNotFoundError
-from ..fold import fold
 from ..incoming import ImportRequested, StartRequested
+from ..journal.folding import state_at
 from ..journal.protocol import JournalStore, RunRow
 from ..records import EncodedValue
 from ..state import COMPLETED
@@ -64,7 +64,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     """Return how the run of a row ended; None if it goes on by now, because somebody has retried or resumed it."""
     program = attachment.program
     # All of it and not its last record only: the handler's context shows the values, as where the run was live.
-    state = fold(await store.read(row.run))
+    state = await state_at(store, row.run)
     attachment.found = state
     if state.ended == COMPLETED:
         assert state.result is not None

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from ..errors import SerializationError
 from ..records import EncodedEvent, EncodedValue
+from .lists import LEAST_ITEMS, KnownLists
 
 if TYPE_CHECKING:
     from ..events import Event
@@ -75,6 +76,7 @@ class LiveContext:
         self._stored: dict[str, EncodedValue] = dict(stored)
         self._order: dict[str, None] = dict.fromkeys(stored)
         self._mirrors: WeakSet[Any] | None = None
+        self._lists: KnownLists | None = None
         # Counts the readings of all keys: to encode what holds a view of the context is one.
         self.whole_reads = 0
 
@@ -132,7 +134,12 @@ class LiveContext:
     def encode_value(self, value: Any, path: str) -> tuple[EncodedValue, Any]:
         """Return a value's encoding and the object to keep: a plain copy if the value holds a view of the context."""
         before = self.whole_reads
-        encoded = self._codec.encode_value(value, path)
+        if type(value) is list and len(value) >= LEAST_ITEMS:
+            if self._lists is None:
+                self._lists = KnownLists(self._codec)
+            encoded = self._lists.encode(path, value)
+        else:
+            encoded = self._codec.encode_value(value, path)
         return encoded, value if self.whole_reads == before else self._codec.decode_value(encoded)
 
     def encode_event(self, event: Event) -> tuple[EncodedEvent, Event]:

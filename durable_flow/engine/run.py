@@ -29,8 +29,10 @@ from ..incoming import (
 )
 from ..joins import due_joins
 from ..journal.protocol import Append, Claim, JournalStore, MessageRow
+from ..journal.standing import row_update, standing_of
 from ..logs import fields, said
 from ..records import (
+    ContextSet,
     EncodedEvent,
     Fact,
     Place,
@@ -40,6 +42,7 @@ from ..records import (
 from ..state import COMPLETED, FAILED, RunState, Task
 from .acting import carry_out, publish
 from .answers import Answers
+from .asked import AskedBefore
 from .attempt import make_attempt
 from .claims import SUSPICIOUS_CLAIMS
 from .clock import MICROSECONDS, Clock
@@ -55,7 +58,8 @@ from .program import Program
 from .reasons import why_crashing
 from .receiving import from_caller, from_message
 from .routing import named_wait
-from .standing import row_update, standing_of
+from .snapshots import note_snapshot
+from .splicing import LEAST_BYTES, spliced
 from .step_output import Collected
 from .stream import StreamTail
 from .waiting import Waiting
@@ -104,8 +108,8 @@ class Run(ContextLocks):
         self.running: dict[str, dict[TaskId, Execution]] = {}
         self.workers = Workers(self.loop, program.num_workers)
         self.tail = StreamTail(state.position)
-        # The waits that had been answered when this engine took the run up: their questions are not shown again.
-        self.answered_before: frozenset[str] = NOTHING
+        # The questions of before this engine took the run up; None: it has created it.
+        self.asked_before: AskedBefore | None = None
         self.outcome: Outcome | None = None
         self.closed = False
         # Who is told of each append, and of what steps do; nearly always nobody.
@@ -116,6 +120,9 @@ class Run(ContextLocks):
         self.standing = standing_of(state)
         # Numbered as the state numbers what it holds: behind the records of the runs that this one goes on from.
         self.durable_seq = state.offset + state.seq
+        # The last snapshot, its bytes, and from which seq on the next one is due.
+        self.snapshot_seq = self.snapshot_size = self.snapshot_due = 0
+        note_snapshot(self, 0, 0)
         # The live objects by which the run ended in this process.
         self.stop_event: StopEvent | None = None
         self.failure: BaseException | None = None
@@ -287,8 +294,12 @@ class Run(ContextLocks):
         last = len(facts) - 1
         for at, fact in enumerate(facts):
             record = Record(self.state.seq + 1, now, at == last, fact)
+            if type(fact) is ContextSet and len(fact.value.data) >= LEAST_BYTES:
+                # The state takes the value whole: folding the splice gives the same.
+                records.append(spliced(record, fact, self.state.context.get(fact.key)))
+            else:
+                records.append(record)
             evolve(self.state, record)
-            records.append(record)
 
     def _fire_joins(self, now: int, records: list[Record]) -> None:
         """Add what the fan-ins do about the state: a group each, in the same append."""
@@ -341,6 +352,8 @@ class Run(ContextLocks):
         if self.internals is not None:
             self.internals.appended(records)
         self._act()
+        if self.state.seq >= self.snapshot_due:
+            self.host.snapshot_is_due(self)
         if self._inbox:
             self._turn_soon()
 

@@ -13,6 +13,7 @@ from ..events import StartEvent
 from ..fold import evolve
 from ..incoming import ImportRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, NewRun, RunUpdate
+from ..journal.standing import standing_of
 from ..logs import fields
 from ..records import EncodedValue, Record
 from ..state import RunState
@@ -22,7 +23,6 @@ from .collecting import joins_of_sent
 from .known import require_arguments, require_beginning, require_row, require_workflow
 from .placing import give_place_back
 from .program import Program
-from .standing import standing_of
 from .stepwise import Gate
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Starting:
                 if attachment.outcome is not None or attachment.failure is not None:
                     return  # cancelled or given up meanwhile
             if not known:
-                await self._create(attachment, event, start)
+                await self.create(attachment, event, start)
             else:
                 async with self._locks.setdefault(attachment.run_id, asyncio.Lock()):
                     await self._create_or_continue(attachment, event, start)
@@ -98,7 +98,7 @@ class Starting:
     ) -> None:
         live = self._engine.runs.get(attachment.run_id)
         if live is None:
-            if await self._create(attachment, event, start):
+            if await self.create(attachment, event, start):
                 return
             row = await require_row(self._engine.store, attachment.run_id)
             await require_beginning(self._engine.store, attachment, row.run, start)
@@ -109,9 +109,10 @@ class Starting:
         await require_beginning(self._engine.store, attachment, live.claim.run, start)
         self._engine.adopt(attachment, live)
 
-    async def _create(
+    async def create(
         self, attachment: Attachment, event: StartEvent | None, start: StartRequested | ImportRequested
     ) -> bool:
+        """Create the run and let it begin; False if its id is taken."""
         program = attachment.program
         state, records = RunState(), []
         facts = decide(state, start)
@@ -119,7 +120,7 @@ class Starting:
         for at, fact in enumerate(facts, 1):
             records.append(Record(at, now, at == len(facts), fact))
             evolve(state, records[-1])
-        new = NewRun(attachment.run_id, start.uid, program.name, program.fingerprint)
+        new = NewRun(attachment.run_id, start.uid, program.name, program.fingerprint, *attachment.forked_from)
         try:
             update = RunUpdate(*standing_of(state))
             claim = await self._engine.store.create(new, records, update, self._engine.worker)

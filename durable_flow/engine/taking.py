@@ -10,16 +10,18 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
-from ..fold import fold
 from ..incoming import CancelRequested, ResumeRequested
+from ..journal.folding import folded
 from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..logs import fields, said
-from ..records import RunClaimed, WaitAnswered
+from ..records import RunClaimed
 from ..shape import changes
+from .asked import AskedBefore
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
 from .readable import held, require_readable
 from .run import Run
+from .snapshots import note_snapshot
 from .stepwise import Gate
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ class Taking:
             claim = await self._engine.store.claim(row.run, self._engine.worker, epoch=row.epoch, status=row.status)
             if claim is None:
                 return None
-            records = await self._engine.store.read(row.run)
-            state = fold(records)
+            state, seq, size = await folded(self._engine.store, row.run)
+            newest = await self._engine.store.read(row.run, after=state.seq - 1)
             await require_readable(self._engine.store, row, attachment.program.codec, held(state))
             messages = await self._engine.store.messages([row.run])
             orphaned = state.parent is not None and await self._has_ended(state.parent)
@@ -90,8 +92,8 @@ class Taking:
             self.give_back(row.run_id, row.uid, row.epoch + 1)
             raise
         run = self._engine.new_run(attachment.program, claim, state)
-        run.answered_before = frozenset(r.fact.wait_id for r in records if isinstance(r.fact, WaitAnswered))
-        run.answered_before |= {m.wait_id for m in messages if m.wait_id is not None}
+        note_snapshot(run, seq, size)
+        run.asked_before = AskedBefore.of(state, messages)
         logger.info(
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra=fields("run_recovered", row.run_id, seq=state.seq),
@@ -102,7 +104,7 @@ class Taking:
                 row.run_id, "; ".join(changes(state.shape, attachment.program.shape)),
                 extra=fields("shape_changed", row.run_id),
             )  # fmt: skip
-        run.told(records[-1:])
+        run.told(newest)
         self._engine.adopt(attachment, run)
         if attachment.stepwise:
             run.gate = Gate(run)
@@ -128,6 +130,7 @@ class Taking:
         await run.settled()
         release = self._engine.store.release
         await self._released(run.run_id, partial(release, run.claim.run, run.claim.epoch, *run.standing))
+        await self._engine.snapshots.take_of_parked(run)
 
     def give_back(self, run_id: str, uid: str, epoch: int) -> None:
         """Begin to give back a run whose claim may have been made: nobody else takes it while this engine lives."""

@@ -11,8 +11,8 @@ from ..records import Record, RunClaimed
 from . import sql
 from .delivery import Asked, answered_wait, no_such_run, require_unfinished
 from .encode import check_event, check_text, encode
-from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, WorkerId, is_at_rest
-from .seals import MESSAGE_KIND, REASON_KIND, Seals
+from .protocol import FINAL_STATUSES, Claim, NewMessage, RunUpdate, SnapshotRow, WorkerId, is_at_rest
+from .seals import MESSAGE_KIND, REASON_KIND, SNAPSHOT_KIND, Seals
 from .text import line
 from .units import Execute
 
@@ -96,6 +96,20 @@ def forget(worker: WorkerId) -> Call:
 
     def call(execute: Execute, again: bool) -> None:
         execute(sql.forget_worker, {"id_": worker.id})
+
+    return call
+
+
+def save_snapshot(run: int, row: SnapshotRow, replacing: int, seals: Seals) -> Call:
+    """Write a snapshot in the place of those of this run since seq `replacing`."""
+    payload, seal = seals.seal(row.payload, uid=row.uid, seq=row.seq, kind=SNAPSHOT_KIND)
+
+    def call(execute: Execute, again: bool) -> None:
+        execute(sql.drop_snapshots, {"run_": run, "first_": replacing, "before_": row.seq})
+        execute(sql.write_snapshot, {
+            "run": run, "seq": row.seq, "fold_version": row.fold_version, "hash": row.hash, "payload": payload,
+            "seal": seal, "at": row.at,
+        })  # fmt: skip
 
     return call
 

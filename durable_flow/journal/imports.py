@@ -28,7 +28,7 @@ def import_run(
 ) -> Call:
     """Write a run with its records, items, waits and messages: gives its key, None if its run id exists."""
     run_id, uid = run.new.run_id, run.new.uid
-    for text in (*run.new, run.status):
+    for text in (run_id, uid, run.new.workflow, run.new.shape, run.status):
         check_text(text, run_id, "run")
     for message, _ in messages:
         for part in (message.message_id, message.kind, message.wait_id, message.step, message.reason):

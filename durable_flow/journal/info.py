@@ -44,7 +44,10 @@ class WaitInfo:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run's row: where it stands. `seq` is its last record's; `waits` what it waits for; `error` one line."""
+    """A run's row: where it stands. `seq` is its last record's; `waits` what it waits for; `error` one line.
+
+    `forked_from` is the id of the checkpoint ("run_id/seq") from which it was forked.
+    """
 
     run_id: str
     uid: str
@@ -60,6 +63,7 @@ class RunInfo:
     wake_at: datetime | None
     error: str | None
     waits: tuple[WaitInfo, ...] = ()
+    forked_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,23 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
-from ..errors import DeserializationError, JournalError, RunNotFoundError, SerializationError
+from ..errors import (
+    CheckpointError,
+    DeserializationError,
+    JournalError,
+    RunNotFoundError,
+    SerializationError,
+)
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
-from ..fold import fold
 from ..records import EncodedEvent, EncodedValue, Record
 from ..serializers.base import MAX_PAYLOAD_BYTES, Seal, Serializer, require_key
 from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
+from ..state import RunState
 from ..version import __version__
 from .archive_files import ArchiveFile
 from .archives import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES, export_run, import_run
+from .checkpoint import At, Checkpoint, KeyChange, id_of
 from .delivery import messages_that_open
 from .deputies import deliver, deputy
+from .editing import edit_free
+from .folding import state_at
+from .forking import ForkRequest, emit_like, fork
 from .info import (
     ArchiveInfo,
     ChildInfo,
@@ -34,6 +46,9 @@ from .info import (
     moment,
     parsed_schema,
 )
+from .listing import Listing, changes, checkpoints
+from .patches import Patch, difference, edit_facts
+from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
 from .runid import require_run_id
 from .seals import require_seal
@@ -171,20 +186,13 @@ class Journal:
             return self._codec.decode_event(encoded)
         return self._codec.decode_value(encoded)
 
-    async def state(self, run_id: str, at: int | None = None) -> StateInfo:
-        """Return the folded state at a checkpoint: the last boundary up to seq `at`; None is now.
+    async def state(self, run_id: str, at: At | None = None) -> StateInfo:
+        """Return the folded state at a checkpoint: a Checkpoint or its id, a seq, a name given by `ctx.checkpoint`, or
+        an aware time. A seq or time between two checkpoints stands for the one before; None is now.
 
-        Raises RunNotFoundError, and ValueError for a seq that the run does not have.
+        Raises RunNotFoundError, and CheckpointError for what leads to no checkpoint of the run.
         """
-        row = await self._row(run_id)
-        if at is not None and not 1 <= at <= row.seq:
-            raise ValueError(f"run {run_id} has no record {at}: its records are 1 to {row.seq}")
-        records = await self._shared.store.read(row.run, to=at)
-        while records and not records[-1].boundary:
-            records.pop()
-        if not records:
-            raise ValueError(f"run {run_id} has no checkpoint up to record {at}; the first one comes later")
-        state = fold(records)
+        state = await self._state(await self._row(run_id), at)
         waits = tuple(
             WaitInfo(
                 run_id, state.workflow, w.wait_id, w.task.step if w.task else None, w.wanted,
@@ -289,6 +297,90 @@ class Journal:
                         await changed.wait()
             return rows
 
+    def checkpoints(self, run_id: str, after: int = 0, limit: int | None = None) -> Listing[Checkpoint]:
+        """List the checkpoints of a run with a seq above `after`, at most `limit`: its start, each step that completed,
+        named places, waits, edits and the end.
+
+        `await` gives a list; `async for checkpoint in journal.checkpoints(run_id)` reads them in pages, so that memory
+        does not grow with the history. Raises RunNotFoundError.
+        """
+
+        async def listed() -> AsyncGenerator[Checkpoint]:
+            row = await self._row(run_id)
+            store, event_of = self._shared.store, self._event
+            found = checkpoints(store, row.run, run_id, event_of, after=after, to=row.seq, limit=limit)
+            async with contextlib.aclosing(found):
+                async for checkpoint in found:
+                    yield checkpoint
+
+        return Listing(listed)
+
+    def blame(self, run_id: str, key: str) -> Listing[KeyChange]:
+        """List every change of a context key, in order: who made it, when, the old value and the new one.
+
+        Awaited or iterated over as `checkpoints`. Raises RunNotFoundError.
+        """
+
+        async def listed() -> AsyncGenerator[KeyChange]:
+            row = await self._row(run_id)
+            found = changes(self._shared.store, row.run, run_id, key, self._value, to=row.seq)
+            async with contextlib.aclosing(found):
+                async for change in found:
+                    yield change
+
+        return Listing(listed)
+
+    async def diff(self, run_id: str, a: At | None, b: At | None = None) -> list[dict[str, Any]]:
+        """Return the JSON Patch (RFC 6902) that leads from the context at `a` to that at `b`; None is now.
+
+        Values are compared in the form in which JSON stores them, see docs/checkpoints.md. Raises as `state`.
+        """
+        row = await self._row(run_id)
+        return difference((await self._state(row, a)).context, (await self._state(row, b)).context)
+
+    async def forks(self, run_id: str) -> list[RunInfo]:
+        """Return the runs that were forked from this one, newest first; `forked_from` of each says where."""
+        row = await self._row(run_id)
+        return [self._info(fork, ()) for fork in await self._shared.store.list_runs(parent=row.run)]
+
+    # -- Changing ------------------------------------------------------------------------------------------------------
+
+    async def fork(
+        self,
+        run_id: str,
+        at: At | None = None,
+        *,
+        new_run_id: str | None = None,
+        set: Mapping[str, Any] | None = None,
+        patch: Patch | None = None,
+        event: Event | None = None,
+        drop_pending: bool = False,
+    ) -> RunInfo:
+        """Create a fork as `Workflow.fork` does, without the workflow's code and without running it.
+
+        `flow.recover()` or `flow.resume(run_id)` goes on with it. An `event` can only replace one of the same class:
+        who takes another one is known to the workflow alone. A typed state is not checked. Raises as `Workflow.fork`.
+        """
+        row = await self._row(run_id)
+        emit = None if event is None else emit_like(self._codec.encode_event(event), run_id)
+        new = str(uuid4()) if new_run_id is None else require_run_id(new_run_id)
+        await fork(self._shared.store, row, self._codec, new, ForkRequest(at, set, patch, emit, drop_pending))
+        return await self.run(new)
+
+    async def edit(
+        self, run_id: str, *, set: Mapping[str, Any] | None = None, patch: Patch | None = None, by: str = "journal.edit"
+    ) -> str:
+        """Change the context of a run that nobody has, as `Workflow.edit` does; return the id of the new checkpoint.
+
+        A typed state is not checked. A run whose owner is in the table of workers is refused, though its process may be
+        gone: `flow.edit` can tell. Raises as `Workflow.edit`.
+        """
+        row = await self._row(run_id)
+        facts = partial(edit_facts, codec=self._codec, run_id=run_id, by=by, values=set, patch=patch)
+        seq = await edit_free(self._shared.store, row, lambda state: facts(state.context))
+        self._shared.hear([row.run])
+        return id_of(run_id, seq)
+
     # -- Sending -------------------------------------------------------------------------------------------------------
 
     async def send(
@@ -379,6 +471,13 @@ class Journal:
             raise RunNotFoundError(f"there is no run {run_id} in {self._shared.store.url}")
         return row
 
+    async def _state(self, row: RunRow, at: At | None) -> RunState:
+        seq = None if at is None else await seq_of(self._shared.store, row, at)
+        state = await state_at(self._shared.store, row.run, seq)
+        if not state.seq:
+            raise CheckpointError(f"run {row.run_id} has no checkpoint up to record {seq}; the first one comes later")
+        return state
+
     def _info(self, row: RunRow, waits: Sequence[WaitRow]) -> RunInfo:
         return RunInfo(
             run_id=row.run_id,
@@ -395,6 +494,7 @@ class Journal:
             wake_at=moment(row.wake_at),
             error=row.error,
             waits=tuple(self._wait(wait) for wait in waits),
+            forked_from=None if row.parent is None or row.parent_seq is None else id_of(row.parent, row.parent_seq),
         )
 
     def _wait(self, row: WaitRow) -> WaitInfo:

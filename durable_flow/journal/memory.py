@@ -27,6 +27,7 @@ from .protocol import (
     NewRun,
     RunRow,
     RunUpdate,
+    SnapshotRow,
     StreamRow,
     WaitRow,
     WorkerId,
@@ -190,6 +191,21 @@ class MemoryStore:
         records = self._runs[run].records[after:to] if run in self._runs else []
         return records[:limit]
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq, see JournalStore."""
+        self._check_open()
+        kept = self._runs[run].snapshots if run in self._runs else {}
+        newest = max((seq for seq in kept if at is None or seq <= at), default=0)
+        return kept.get(newest)
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
+        self._check_open()
+        if run in self._runs:
+            of = self._runs[run]
+            of.snapshots = {seq: kept for seq, kept in of.snapshots.items() if not replacing <= seq <= row.seq}
+            of.snapshots[row.seq] = row._replace(run_id=of.new.run_id, uid=of.new.uid)
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
         self._check_open()
@@ -202,15 +218,25 @@ class MemoryStore:
         rows = self._runs[run].stream if run in self._runs else []
         return [row.wait_id for row in rows if row.wait_id is not None]
 
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
+        self._check_open()
+        waits = self._runs[run].waits.values() if run in self._runs else ()
+        return frozenset(wait.wait_id for wait in waits if wait.outcome == "answered")
+
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         self._check_open()
-        return self._runs[self._keys[run_id]].row() if run_id in self._keys else None
+        return self._row(self._runs[self._keys[run_id]]) if run_id in self._keys else None
 
     async def find_many(self, runs: Sequence[int]) -> list[RunRow]:
         """Return the rows of these keys."""
         self._check_open()
-        return [self._runs[run].row() for run in runs if run in self._runs]
+        return [self._row(self._runs[run]) for run in runs if run in self._runs]
+
+    def _row(self, run: MemoryRun) -> RunRow:
+        parent = None if run.new.parent is None else self._runs[run.new.parent].new.run_id
+        return run.row()._replace(parent=parent)
 
     async def list_runs(
         self,
@@ -220,16 +246,18 @@ class MemoryStore:
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         self._check_open()
         found = (
-            run.row()
+            self._row(run)
             for run in reversed(self._runs.values())
             if (status is None or run.status in status)
             and (workflow is None or run.new.workflow == workflow)
             and (before is None or run.run < before)
             and not (unfinished and run.status in FINAL_STATUSES)
+            and (parent is None or run.new.parent == parent)
         )
         return list(islice(found, limit))
 

@@ -23,7 +23,7 @@ from ..records import (
 )
 from ..snapshot import decode_state, open_waits
 from .delivery import Asked, answered_wait
-from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, StreamRow, WaitRow
+from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, SnapshotRow, StreamRow, WaitRow
 
 # A run that failed may be retried, so what its end closed is told apart from what was closed before.
 _ENDED = "ended"
@@ -53,13 +53,15 @@ class MemoryRun:
     messages: dict[int, MessageRow] = field(default_factory=dict)
     undelivered: dict[int, MessageRow] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
+    snapshots: dict[int, SnapshotRow] = field(default_factory=dict)
 
     def row(self) -> RunRow:
         """Return the run as a row of `runs`."""
-        run_id, uid, workflow, shape = self.new
+        run_id, uid, workflow, shape, _, parent_seq = self.new
         return RunRow(
             self.run, run_id, uid, workflow, shape, self.status, self.epoch, self.owner, self.wake_at, self.created_at,
             self.updated_at, self.finished_at, self.error, len(self.records), bool(self.messages),
+            parent_seq=parent_seq,
         )  # fmt: skip
 
     def change(self, status: str, wake_at: int | None, now: int) -> None:

@@ -38,12 +38,14 @@ class WorkerId:
 
 
 class NewRun(NamedTuple):
-    """A run to be created."""
+    """A run to be created. `parent` is the key of the run that it is forked from, `parent_seq` the checkpoint's seq."""
 
     run_id: str
     uid: str
     workflow: str
     shape: str
+    parent: int | None = None
+    parent_seq: int | None = None
 
 
 class RunUpdate(NamedTuple):
@@ -81,7 +83,10 @@ class Claim(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages."""
+    """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages.
+
+    `parent` is the run id of the run that it was forked from, `parent_seq` the seq of the checkpoint there.
+    """
 
     run: int
     run_id: str
@@ -98,6 +103,8 @@ class RunRow(NamedTuple):
     error: str | None
     seq: int
     message: bool
+    parent: str | None = None
+    parent_seq: int | None = None
 
 
 class MessageRow(NamedTuple):
@@ -189,6 +196,21 @@ class ImportedMessage(NamedTuple):
     undelivered: bool
 
 
+class SnapshotRow(NamedTuple):
+    """A folded state as of boundary `seq`, a disposable cache. `payload` is it as bytes, compressed.
+
+    `hash` covers the payload, `seq`, `fold_version` and `uid`. `run_id` and `uid` are the run's own, not stored again.
+    """
+
+    run_id: str
+    uid: str
+    seq: int
+    fold_version: int
+    hash: str
+    payload: bytes
+    at: int
+
+
 class JournalStore(Protocol):
     """Where journals are kept. Every method may raise JournalUnavailableError; none leaves anything half-written."""
 
@@ -243,11 +265,23 @@ class JournalStore(Protocol):
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order."""
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq (None: at all), as it is stored; `folding` judges it.
+
+        Raises DeserializationError if its seal cannot be opened.
+        """
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those with `replacing` <= seq <= its own. Nothing may rest on it."""
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
 
     async def asked(self, run: int) -> list[str]:
         """Return the wait ids of the questions that a run has published, in order."""
+
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
@@ -263,8 +297,12 @@ class JournalStore(Protocol):
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
-        """Return runs, newest first; `before` is the key of the last row of the page before."""
+        """Return runs, newest first; `before` is the key of the last row of the page before.
+
+        `parent` is the key of the run that they were forked from.
+        """
 
     async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:
         """Return open waits, oldest first, of one run or of all unfinished runs."""

@@ -13,21 +13,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
-from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, StreamRow, WaitRow, WorkerId
+from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, SnapshotRow, StreamRow, WaitRow, WorkerId
 from .rows import to_fact
-from .seals import MESSAGE_KIND, REASON_KIND, STREAM_KIND, WAIT_KIND, Seals
+from .seals import MESSAGE_KIND, REASON_KIND, SNAPSHOT_KIND, STREAM_KIND, WAIT_KIND, Seals
 from .shielded import shielded
-from .tables import journal, messages, runs, stream, waits, workers
+from .tables import journal, messages, runs, snapshots, stream, waits, workers
 
 Result = TypeVar("Result")
 
 _unconsumed = (messages.c.consumed_seq.is_(None), messages.c.undelivered_at.is_(None))
 _head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scalar_subquery()
 _has_message = exists().where(messages.c.run == runs.c.run, *_unconsumed)
+_parent = runs.alias("parent")
+_parent_id = select(_parent.c.run_id).where(_parent.c.run == runs.c.parent).scalar_subquery()
 _run_rows = select(
     runs.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner,
     runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
-    func.coalesce(_head, 0), _has_message,
+    func.coalesce(_head, 0), _has_message, _parent_id, runs.c.parent_seq,
 )  # fmt: skip
 _records = select(
     journal.c.seq, journal.c.at, journal.c.boundary, journal.c.seal, journal.c.kind, journal.c.task, journal.c.step,
@@ -58,6 +60,16 @@ _all_messages = (
 )  # fmt: skip
 _messages = _all_messages.where(*_unconsumed)
 _unconsumed_messages = _all_messages.where(messages.c.consumed_seq.is_(None))
+
+_snapshots = (
+    select(
+        runs.c.run_id, runs.c.uid, snapshots.c.seq, snapshots.c.fold_version, snapshots.c.hash, snapshots.c.payload,
+        snapshots.c.at, snapshots.c.seal,
+    )
+    .join_from(snapshots, runs, snapshots.c.run == runs.c.run)
+    .order_by(snapshots.c.seq.desc())
+    .limit(1)
+)  # fmt: skip
 
 # The codec of what is shown without its content.
 _NOT_OPENED = "(not opened)"
@@ -139,6 +151,19 @@ class SqlQueries:
         rows = await self._rows(select(runs.c.run_id, runs.c.uid).where(runs.c.run == run))
         return (rows[0][0], rows[0][1]) if rows else (f"of key {run}", "")
 
+    async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
+        """Return the newest snapshot at or before a seq, see JournalStore. Raises DeserializationError."""
+        statement = _snapshots.where(snapshots.c.run == run)
+        if at is not None:
+            statement = statement.where(snapshots.c.seq <= at)
+        for *columns, seal in await self._rows(statement):
+            row = SnapshotRow(*columns)
+            payload = self._seals.open(
+                row.payload, seal, run_id=row.run_id, uid=row.uid, seq=row.seq, kind=SNAPSHOT_KIND
+            )
+            return row._replace(payload=payload or b"")
+        return None
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order. Raises DeserializationError."""
         rows = await self._rows(_items.where(stream.c.run == run, stream.c.position > after).limit(limit))
@@ -156,6 +181,11 @@ class SqlQueries:
         """Return the wait ids of the questions that a run has published, in order."""
         statement = select(stream.c.wait_id).where(stream.c.run == run, stream.c.wait_id.is_not(None))
         return [row[0] for row in await self._rows(statement.order_by(stream.c.position))]
+
+    async def answered(self, run: int) -> frozenset[str]:
+        """Return the ids of the waits of a run that were answered."""
+        statement = select(waits.c.wait_id).where(waits.c.run == run, waits.c.outcome == "answered")
+        return frozenset(row[0] for row in await self._rows(statement))
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
@@ -178,6 +208,7 @@ class SqlQueries:
         limit: int | None = None,
         before: int | None = None,
         unfinished: bool = False,
+        parent: int | None = None,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         statement = _run_rows.order_by(runs.c.run.desc()).limit(limit)
@@ -187,6 +218,8 @@ class SqlQueries:
             statement = statement.where(runs.c.workflow == workflow)
         if before is not None:
             statement = statement.where(runs.c.run < before)
+        if parent is not None:
+            statement = statement.where(runs.c.parent == parent)
         # Said also where the statuses imply it: only so the index of unfinished runs is used.
         if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
             statement = statement.where(runs.c.finished_at.is_(None))

@@ -47,6 +47,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.StepCompleted: _Layout(),
     records.StepFailed: _Layout(event="event", value="exception"),
     records.ContextSet: _Layout(name="key", value="value"),
+    records.ContextSpliced: _Layout(name="key", value="tail"),
     records.ContextDeleted: _Layout(name="key"),
     records.EventCollected: _Layout(event="event"),
     records.BufferReleased: _Layout(name="buffer"),
@@ -76,6 +77,8 @@ _LAYOUTS: dict[type, _Layout] = {
     records.RunCancelled: _Layout(),
     records.RunTimedOut: _Layout(),
     records.StateImported: _Layout(name="parent", value="state"),
+    records.StateEdited: _Layout(name="by", value="patch"),
+    records.PendingDropped: _Layout(),
 }
 
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.

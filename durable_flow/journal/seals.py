@@ -41,7 +41,8 @@ _PLAIN_DATA = frozenset(
         records.WaitAnswered, records.WaitTimedOut, records.WaitClosed, records.EffectReused, records.TimerSet,
         records.TimerFired, records.ChildStarted, records.ChildAsked, records.ChildEnded, records.StreamReset,
         records.StepDiverged, records.CheckpointNamed, records.FanOutOpened, records.JoinFired, records.FanOutClosed,
-        records.RunAtRest, records.RunResumed, records.RunCompleted, records.StateImported,
+        records.RunAtRest, records.RunResumed, records.RunCompleted, records.StateImported, records.ContextSpliced,
+        records.StateEdited, records.PendingDropped,
     )
 )  # fmt: skip
 

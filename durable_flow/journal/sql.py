@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .tables import journal, messages, runs, stream, waits, workers
+from .tables import journal, messages, runs, snapshots, stream, waits, workers
 
 _positional = sqlite.dialect(paramstyle="qmark")
 _named = sqlite.dialect(paramstyle="named")
@@ -92,7 +92,7 @@ STREAM_COLUMNS = (
 )  # fmt: skip
 NEW_RUN_COLUMNS = (
     runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner, runs.c.wake_at,
-    runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
+    runs.c.parent, runs.c.parent_seq, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
 )  # fmt: skip
 
 JOURNAL_NAMES = tuple(column.name for column in JOURNAL_COLUMNS)
@@ -271,6 +271,15 @@ _waits_of_run = (
 )
 waits_of_run = Statement(_waits_of_run.order_by(waits.c.seq))
 wait_of_run = Statement(_waits_of_run.where(waits.c.wait_id == bindparam("wait_id_")))
+
+# Snapshots.
+
+write_snapshot = _upsert(snapshots, 2)
+drop_snapshots = Statement(
+    delete(snapshots).where(
+        snapshots.c.run == _run, snapshots.c.seq >= bindparam("first_"), snapshots.c.seq < bindparam("before_")
+    )
+)
 
 # Workers.
 

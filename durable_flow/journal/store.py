@@ -19,6 +19,7 @@ from .protocol import (
     NewMessage,
     NewRun,
     RunUpdate,
+    SnapshotRow,
     WorkerId,
 )
 from .queries import SqlQueries
@@ -79,7 +80,7 @@ class SqlStore(SqlQueries, Generic[W]):
     async def create(self, new: NewRun, records: Sequence[Record], update: RunUpdate, worker: WorkerId) -> Claim | None:
         """Create a run, see JournalStore. Raises SerializationError, PayloadTooLargeError."""
         writer = self._check_writer()
-        for text in (*new, update.status, worker.id):
+        for text in (*new[:4], update.status, worker.id):
             check_text(text, new.run_id, "run")
         await writer.room()
         encoded = encode(0, new.run_id, 0, 1, records, self._limit)
@@ -87,8 +88,8 @@ class SqlStore(SqlQueries, Generic[W]):
         final = update.status in FINAL_STATUSES
         error = self._seals.seal_text(line(update.error), uid=new.uid, seq=0, kind=ERROR_KIND)
         values = (
-            *new, update.status, 1, None if final or update.release else worker.id, update.wake_at, now, now,
-            now if final else None, error,
+            *new[:4], update.status, 1, None if final or update.release else worker.id, update.wake_at, *new[4:],
+            now, now, now if final else None, error,
         )  # fmt: skip
         claim: Claim | None = await self._check_writer().put(CreateUnit(values, encoded))
         self._creates += claim is not None
@@ -123,6 +124,10 @@ class SqlStore(SqlQueries, Generic[W]):
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
         """Give up a claim; a no-op if the epoch is no longer the run's."""
         await self._call(calls.release(run, epoch, status, wake_at, self.now()))
+
+    async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
+        """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
+        await self._call(calls.save_snapshot(run, row, replacing, self._seals))
 
     async def send(self, run: int, message: NewMessage) -> bool:
         """Insert a message; False if this message_id was sent before.

@@ -63,6 +63,7 @@ class Books:
         self.runs = {
             run_id: (status, owner) for run_id, status, owner in database.rows("SELECT run_id, status, owner FROM runs")
         }
+        [(self.snapshots,)] = database.rows("SELECT count(*) FROM snapshots")
         self.worker_pids = [pid for (pid,) in database.rows("SELECT pid FROM workers")]
         [(self.open_messages,)] = database.rows(
             "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"

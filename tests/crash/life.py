@@ -25,6 +25,7 @@ import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 import durable_flow.journal.postgres
 import durable_flow.journal.sqlite  # noqa: F401
 from durable_flow import Journal, RunNotFoundError
+from durable_flow.engine import snapshots
 
 from .families import disturbed, settled
 from .journeys import Journey, travel
@@ -43,7 +44,7 @@ class Life(TypedDict, total=False):
     which `kill` counts. `die_at_question`: at the first question that is seen. `die_after`: kinds of records, once all
     of them are in the journal of the first run. `timed`: runs the workflow with timers instead, `journey` the one with
     children. `dies_with`: the pid of a server that is killed whenever the process kills itself. `family`: families of
-    runs, disturbed by this seed, or to their end with 0.
+    runs, disturbed by this seed, or to their end with 0. `snapshot_rows`: a snapshot is taken after so many records.
     """
 
     folder: str
@@ -59,6 +60,7 @@ class Life(TypedDict, total=False):
     dies_with: int
     journey: bool
     family: int
+    snapshot_rows: int
 
 
 def life_of(request: Any) -> Life:
@@ -87,6 +89,8 @@ async def live(life: Life) -> None:
     commits = Commits(life.get("dies_with"))
     folder = Path(life["folder"])
     notes = Notes(folder / "notes.txt")
+    if "snapshot_rows" in life:
+        snapshots.LIVE_ROWS = snapshots.PARKED_ROWS = life["snapshot_rows"]
     kill = life.get("kill")
     if kill is not None and "moment" in life:
         notes = NotesWithMoment(notes.path, life["moment"], commits, kill)

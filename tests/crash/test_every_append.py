@@ -60,6 +60,19 @@ def test_one_run_killed_at_any_append_comes_to_the_same_end(lab: Laboratory, und
     assert len(killed_with) >= len(numbers) // 3
 
 
+def test_one_run_killed_anywhere_while_snapshots_are_taken_comes_to_the_same_end(lab: Laboratory, undisturbed: History):
+    def killed_at(number: int) -> tuple[History, list[str]]:
+        with lab.new_history() as history:
+            point = POINTS[number % len(POINTS)]
+            if lab.live(history, ALONE, laps=LAPS, kill=(number, point), snapshot_rows=1 + number % 7) == KILLED:
+                lab.live(history, ALONE, laps=LAPS, snapshot_rows=1)
+            return history, _wrong(history, undisturbed, ALONE)
+
+    histories = _all_right(lab, killed_at, _commits(lab, undisturbed, at_most=2 * KILLS_OF_EIGHT))
+    # Some who took the run up began with a snapshot; one that is wrong would have ended their life.
+    assert any(history.snapshots and history.snapshots[0].books.snapshots for history in histories)
+
+
 @pytest.mark.parametrize("point", POINTS)
 def test_one_run_killed_again_and_again_comes_to_the_same_end(lab: Laboratory, undisturbed: History, point: str):
     def killed_every(number: int) -> tuple[History, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import resource
 import select
 import shlex
 import signal
@@ -45,9 +46,11 @@ def report_of(run_id: str) -> str:
 
 
 async def test_the_review_is_killed_in_the_middle_goes_on_and_repeats_nothing_that_was_completed(tmp_path: Path):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.monotonic()
     code, output = run_to_end([*DEMO, "--yes"], tmp_path)
     took = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert code == 0, output
 
     killed = SCORED.search(output)
@@ -76,7 +79,10 @@ async def test_the_review_is_killed_in_the_middle_goes_on_and_repeats_nothing_th
     assert "approved by a human" in report_of(run_id)
     assert f"durable-flow-demo/{run_id}.md" in output
     assert re.search(r"^ +\d+(-\d+)? +\d+\.\d{3} +score +.*completed", output, re.MULTILINE)
-    assert took < 20
+    # It shall take under 20 s. Beside other tests it gets only a part of the machine: what it works is measured by
+    # itself, and what it waits may become three times as long.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 20
+    assert took < 60
 
 
 async def test_without_a_terminal_the_printed_line_answers_and_the_next_demo_is_a_new_run(tmp_path: Path):

@@ -9,9 +9,11 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from unittest import mock
 
 from durable_flow import Event, HumanResponseEvent, Workflow
 from durable_flow.decide import decide
+from durable_flow.engine import run as engine_run
 from durable_flow.engine.drafts import Drafts
 from durable_flow.engine.execution import Execution
 from durable_flow.engine.run import Run
@@ -32,6 +34,7 @@ from durable_flow.records import (
     CallRecorded,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EncodedEvent,
     EventEmitted,
     Fact,
@@ -41,7 +44,7 @@ from durable_flow.records import (
 )
 from durable_flow.serializers.codec import Codec
 from durable_flow.serializers.json import JsonSerializer
-from durable_flow.snapshot import encode_state
+from durable_flow.snapshot import copied, decode_state, encode_state
 from durable_flow.state import RunState, Wait
 from durable_flow.steps import step_table
 
@@ -129,6 +132,7 @@ class Watch:
         self.durable: set[int] = set()
         self.visible: dict[str, int] = {}
         self._order: dict[int, int] = {}
+        self._writes: dict[tuple[str, TaskId | None, int, int], int] = {}
         self._keep: list[Fact] = []
         self._seen: dict[TaskId, list[int]] = {}
         self._seen_at: dict[int, tuple[int, ...]] = {}
@@ -139,6 +143,8 @@ class Watch:
         n = len(self._keep) + 1
         self._keep.append(fact)
         self._order[id(fact)] = n
+        if isinstance(fact, ContextSet):
+            self._writes[fact.key, fact.task, fact.attempt, fact.k] = n
         self._seen_at[n] = tuple(self._seen.get(task, ()))
         if key is not None:
             self.visible[key] = n
@@ -168,7 +174,12 @@ class Watch:
             self.broken["causality"] += 1
 
     def committed(self, append: Append) -> None:
-        self.durable.update(n for r in append.records if (n := self._order.get(id(r.fact))) is not None)
+        self.durable.update(n for r in append.records if (n := self._number(r.fact)) is not None)
+
+    def _number(self, fact: Fact) -> int | None:
+        if isinstance(fact, ContextSpliced):
+            return self._writes.get((fact.key, fact.task, fact.attempt, fact.k))
+        return self._order.get(id(fact))
 
 
 class WatchedDrafts(Drafts):
@@ -253,6 +264,7 @@ class Simulation:
         self.run: Run | None = None
         self.runs: list[Run] = []
         self.lives = 0
+        self.snapshot: RunState | None = None
         self.errors: list[BaseException] = []
         self.killed_at: list[str] = []
         self._imported = goes_on.state if goes_on is not None else None
@@ -280,7 +292,9 @@ class Simulation:
         self._until = reached
         self._turns = 0
         if not reached():
-            self.loop.run_forever()
+            # Also short values are spliced, so that every process meets such records.
+            with mock.patch.object(engine_run, "LEAST_BYTES", 0):
+                self.loop.run_forever()
         self._until = lambda: False
         if self.errors:
             raise self.errors[0]
@@ -356,6 +370,11 @@ class Simulation:
         if run is self.run:
             self.run = None
             self._waiting_for_message = error is None
+
+    def snapshot_is_due(self, run: Run) -> None:
+        """Keep one after every few appends: a process that takes the run up may find it at any place."""
+        self.snapshot = copied(run.state)
+        run.snapshot_due = run.state.seq + run.state.seq % 5
 
     def step_left(self, run: Run, task: TaskId, attempt: int) -> None:
         pass
@@ -461,6 +480,11 @@ class Simulation:
             return
         claim = self.store.claim()
         state = fold(self.store.records)
+        if self.snapshot is not None:
+            # What an engine does with one.
+            cached = fold(self.store.records[self.snapshot.seq :], decode_state(encode_state(self.snapshot)))
+            assert encode_state(cached) == encode_state(state), "a snapshot and what follows are not the whole"
+            state = cached
         run = self._new_run(claim, state)
         run.take_messages(self.store.messages())
         if self._resume and (state.ended or state.attention):
@@ -490,6 +514,7 @@ class Simulation:
         run = Run(
             self, self.store, self.store, self.program, claim, state, idle_release_seconds=self._idle_release_seconds
         )  # type: ignore[arg-type]
+        run.snapshot_due = 0
         watch = run.watch = Watch(self.broken)  # type: ignore[attr-defined]
         run.drafts = WatchedDrafts(watch)
         accept = run.accept

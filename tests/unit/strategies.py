@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 from given import ERROR, SECOND, event, value
 from hypothesis import strategies as st
 
+from durable_flow.branching import all_dropped
 from durable_flow.decide import decide
 from durable_flow.engine.drafts import Drafts
 from durable_flow.engine.history import History
+from durable_flow.engine.splicing import spliced
 from durable_flow.fold import evolve
 from durable_flow.incoming import (
     AttentionNeeded,
@@ -26,6 +28,7 @@ from durable_flow.incoming import (
     ChildAsks,
     ChildOver,
     Collectors,
+    EditRequested,
     EffectsCommitted,
     EventReceived,
     ImportRequested,
@@ -64,6 +67,7 @@ from durable_flow.records import (
     Place,
     Record,
     RunClaimed,
+    StateEdited,
     StepDiverged,
     StreamPublished,
     StreamReset,
@@ -306,7 +310,7 @@ class Simulation:
         self.boot()
         self.accept(StartRequested("Flow", "uid", "shape", value(1), event("Start"), ("first", "work")))
 
-    def continued(self) -> Simulation:
+    def continued(self, *, drop_pending: bool = False) -> Simulation:
         """Return a run that begins with the state of this one, in which nothing runs at the moment."""
         other = Simulation.__new__(Simulation)
         other.state, other.records = RunState(), []
@@ -314,7 +318,8 @@ class Simulation:
         other.done = {task: list(done) for task, done in self.done.items()}
         other.boot()
         imported = encode_state(self.state)
-        other.accept(ImportRequested("Flow", "other uid", "shape", None, "uid", self.state.seq, imported))
+        dropped = tuple(all_dropped(self.state)) if drop_pending else ()
+        other.accept(ImportRequested("Flow", "other uid", "shape", None, "uid", self.state.seq, imported, dropped))
         other.boot()
         return other
 
@@ -344,8 +349,11 @@ class Simulation:
     def _append(self, facts: Sequence[Fact]) -> None:
         for n, fact in enumerate(facts, 1):
             record = Record(self.state.seq + 1, self.now, n == len(facts), fact)
+            spliced_or_not = record
+            if isinstance(fact, ContextSet):
+                spliced_or_not = spliced(record, fact, self.state.context.get(fact.key))
             evolve(self.state, record)
-            self.records.append(record)
+            self.records.append(spliced_or_not)
 
     def _matched(self, facts: tuple[Any, ...], taken: set[str]) -> tuple[Any, ...]:
         """Let each event answer the oldest open wait that wants it; a step's wait keeps it from everybody else."""
@@ -471,6 +479,10 @@ class Simulation:
             self.accept(CancelRequested("enough", self.drafts.take_all(), (99, None) if a % 2 else None))
         elif b == 1:
             self.accept(AttentionNeeded("the step is gone"))
+        elif b == 2:
+            key = KEYS[a % 2]
+            change: Fact = ContextDeleted(key, None, 0, 0) if a % 3 == 0 else ContextSet(key, value(a), None, 0, 0)
+            self.accept(EditRequested((StateEdited("kim", value(a) if a % 4 else None), change)))
         elif b > 3:
             self.resume(a, b)
 

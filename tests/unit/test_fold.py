@@ -58,6 +58,7 @@ from durable_flow.records import (
     RunParked,
     RunResumed,
     RunTimedOut,
+    StateEdited,
     StepCompleted,
     StepDiverged,
     StepFailed,
@@ -82,6 +83,7 @@ ENDS = (RunCompleted, RunFailed, RunCancelled, RunTimedOut)
 def test_random_histories_contain_every_kind_of_fact():
     kinds = {type(record.fact) for seed in range(400) for record in random_history(seed)}
     kinds |= {type(record.fact) for record in Simulation().continued().records}
+    kinds |= {type(record.fact) for record in Simulation().continued(drop_pending=True).records}
     assert kinds == set(get_args(Fact))
 
 
@@ -129,11 +131,15 @@ def test_folding_does_not_change_the_records(records):
 
 
 @given(histories())
-def test_after_its_end_nothing_happens_to_a_run_until_it_is_resumed(records):
-    ended = False
+def test_after_its_end_nothing_happens_to_a_run_but_edits_until_it_is_resumed(records):
+    ended = edited = False
     for record in records:
         if ended:
-            assert isinstance(record.fact, RunClaimed | RunResumed)
+            edited = edited or isinstance(record.fact, StateEdited)
+            assert isinstance(record.fact, RunClaimed | RunResumed | StateEdited) or (
+                edited and isinstance(record.fact, ContextSet | ContextDeleted) and record.fact.task is None
+            )
+        edited = edited and not record.boundary
         ended = isinstance(record.fact, ENDS) or (ended and not isinstance(record.fact, RunResumed))
 
 

@@ -31,6 +31,7 @@ FLOORS = {
         "retry_policy",
         "shape",
         "snapshot",
+        "branching",
     },
     2: {"serializers", "journal"},
     3: {"engine"},
@@ -226,7 +227,16 @@ def test_the_fold_and_the_decisions_need_no_user_classes():
     decisions = {"fold", "fold_joins", "decide", "due", "joins", "snapshot"}
     assert reached == decisions | {"records", "state", "incoming", "commands", "errors"}
     libraries = {f.target.partition(".")[0] for f in OUTSIDE if f.module in reached}
-    assert libraries <= {"__future__", "typing", "types", "collections", "dataclasses", "functools", *ENCODINGS}
+    assert libraries <= {
+        "__future__",
+        "typing",
+        "types",
+        "collections",
+        "dataclasses",
+        "functools",
+        "operator",
+        *ENCODINGS,
+    }
 
 
 def test_the_storage_never_decides():

@@ -106,7 +106,6 @@ NOT_OFFERED = {
     "drawing.draw_all_possible_flows": LATER,
     "drawing.draw_most_recent_execution": LATER,
     "WorkflowCheckpointer": LATER,
-    "Checkpoint": LATER,
     "draw_all_possible_flows": LATER,
     "draw_most_recent_execution": LATER,
 }

@@ -10,7 +10,7 @@ from given import SECOND, at, emitted, event, given, published, started, task, v
 from hypothesis import assume
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from strategies import MOVES, Move, Simulation, histories, random_moves
+from strategies import MOVES, Move, Simulation, histories, random_history, random_moves
 
 from durable_flow import snapshot
 from durable_flow.errors import DeserializationError
@@ -36,7 +36,7 @@ from durable_flow.records import (
     TimerSet,
     WaitAnswered,
 )
-from durable_flow.snapshot import decode_state, dump, encode_state, load
+from durable_flow.snapshot import copied, decode_state, dump, encode_state, load
 from durable_flow.state import Effect, RunState, Task
 
 A, B = task("a"), task("b")
@@ -83,6 +83,31 @@ def test_what_comes_after_is_folded_the_same(records, data):
 def test_equal_states_are_equal_bytes(records):
     state = fold(records)
     assert encode_state(decode_state(encode_state(state))) == encode_state(state)
+
+
+@for_all(histories(), st.data())
+def test_a_copy_is_not_reached_by_what_happens_later(records, data):
+    cut = data.draw(st.integers(0, len(records)))
+    state = fold(records[:cut])
+    copy, encoded = copied(state), encode_state(state)
+    assert copy == state
+    fold(records[cut:], state)
+    assert encode_state(copy) == encoded
+
+
+def test_a_copy_shares_what_is_never_changed():
+    state = fold(random_history(3))
+    state.context["large"] = value(1)
+    copy = copied(state)
+    assert copy.context["large"] is state.context["large"]
+    assert copy.context is not state.context
+
+
+@for_all(histories())
+def test_the_parts_of_an_encoded_state_are_what_the_whole_is(records):
+    state = fold(records)
+    whole = json.dumps(dump(state), separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    assert encode_state(state).data == whole
 
 
 NOT_JSON = (b"\x80\x05K\x01.", b"\x00", b"", b"\xff", "größe 🦄".encode(), bytes(range(256)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..journal.protocol import RunUpdate
 from ..state import RUNNING, RunState
+from .protocol import RunUpdate
 
 Standing = tuple[str, int | None]
 """Status and wake_at of a run's row."""

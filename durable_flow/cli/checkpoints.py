@@ -1,0 +1,107 @@
+"""`durable-flow checkpoints`, `diff`, `blame` and `fork`: a run's checkpoints, without the workflow's code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from ..errors import DurableFlowError
+from ..events import Event, UnknownEvent, event_name
+from ..journal.journal import Journal
+from .text import table
+
+# Rows of a table that are held at a time.
+_PAGE = 500
+
+
+def run(options: Namespace) -> int:
+    """Run the command that the options name and return the exit code."""
+    commands: dict[str, Callable[[Journal, Namespace], Awaitable[None]]] = {
+        "checkpoints": _checkpoints,
+        "diff": _diff,
+        "blame": _blame,
+        "fork": _fork,
+    }
+    command: str = options.command
+
+    async def work() -> None:
+        async with Journal(options.url) as journal:
+            await commands[command](journal, options)
+
+    try:
+        asyncio.run(work())
+    except DurableFlowError as error:
+        print(f"durable-flow {command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _checkpoints(journal: Journal, options: Namespace) -> None:
+    rows: list[tuple[object, ...]] = []
+    async for c in journal.checkpoints(options.run_id):
+        what = c.name if c.name is not None else c.last_completed_step or ""
+        changed = ", ".join(c.keys_changed)
+        rows.append((c.seq, _time(c.at), c.kind, what, _names(c.input_events), _names(c.output_events), changed))
+        if len(rows) == _PAGE:
+            _print(_CHECKPOINT_HEAD, rows)
+            rows.clear()
+    if rows:
+        _print(_CHECKPOINT_HEAD, rows)
+
+
+_CHECKPOINT_HEAD = ("seq", "time", "kind", "step or name", "input", "output", "keys changed")
+
+
+async def _diff(journal: Journal, options: Namespace) -> None:
+    b = None if options.b is None else _at(options.b)
+    for operation in await journal.diff(options.run_id, _at(options.a), b):
+        print(json.dumps(operation, ensure_ascii=False))
+
+
+async def _blame(journal: Journal, options: Namespace) -> None:
+    rows = []
+    async for change in journal.blame(options.run_id, options.key):
+        who = change.step or change.by or change.kind
+        old = repr(change.old) if change.existed else "-"
+        rows.append((change.seq, _time(change.at), who, old, repr(change.new) if change.exists else "-"))
+    if rows:
+        _print(("seq", "time", "by", "old", "new"), rows)
+
+
+async def _fork(journal: Journal, options: Namespace) -> None:
+    at = None if options.at is None else _at(options.at)
+    values = dict(map(_assignment, options.set)) or None
+    made = await journal.fork(options.run_id, at, new_run_id=options.new_run_id, set=values)
+    print(f"{made.run_id} is a fork of {made.forked_from}, and {made.status}. flow.resume({made.run_id!r}) goes on.")
+
+
+def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(table(head, rows))
+
+
+def _at(text: str) -> int | str:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    try:
+        if equals:
+            return key, json.loads(value)
+    except ValueError:
+        pass
+    raise DurableFlowError(f"--set {text!r}: it is KEY=JSON, as in --set budget=1200 or --set 'name=\"Ann\"'")
+
+
+def _names(events: Sequence[Event]) -> str:
+    return ", ".join(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
+
+
+def _time(at: datetime) -> str:
+    """Return a time, which is UTC."""
+    return at.strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,90 @@
+"""`durable-flow checkpoints`, `diff`, `blame` and `fork`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from durable_flow import Journal
+from durable_flow.cli import main
+
+from .test_checkpoints import Sums
+
+
+@pytest.fixture
+def run(url: str) -> str:
+    """The URL of a journal with a run "r" that has completed."""
+
+    async def work() -> None:
+        async with Journal(url) as journal:
+            await Sums(journal=journal).run(run_id="r")
+
+    asyncio.run(work())
+    return url
+
+
+def test_the_checkpoints_of_a_run_are_listed(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["checkpoints", "r", "--url", run]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["seq", "time", "kind"]
+    assert [(row.split()[0], row.split()[3]) for row in rows] == [
+        ("2", "start"), ("6", "step"), ("8", "named"), ("12", "step"), ("14", "end"),
+    ]  # fmt: skip
+    assert "Added" in rows[1]
+    assert "before doubling" in rows[2]
+
+
+def test_a_diff_is_printed_one_operation_a_line(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "r", "r/6", "before doubling", "--url", run]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"op": "add", "path": "/seen/1", "value": "double"}
+    ]
+    assert main(["diff", "r", "12", "--url", run]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_blame_tells_who_changed_a_key(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["blame", "r", "n", "--url", run]) == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [(row[0], *row[3:]) for row in rows] == [("3", "add", "-", "2"), ("9", "double", "2", "4")]
+
+
+def test_a_fork_is_made_and_goes_on_when_it_is_taken_up(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fork", "r", "r/6", "--new-run-id", "f", "--set", 'seen=["new"]', "--url", run]) == 0
+    assert capsys.readouterr().out.startswith("f is a fork of r/6, and running.")
+
+    async def work() -> object:
+        async with Journal(run) as journal:
+            return await (await Sums(journal=journal).resume("f"))
+
+    assert asyncio.run(work()) == [4, 4, ["new", "double"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["checkpoints", "nobody"], "there is no run nobody"),
+        (["diff", "r", "7"], ""),
+        (["diff", "r", "99"], "its records are 1 to 14"),
+        (["fork", "r", "4"], "lies within the group"),
+        (["fork", "r", "6", "--set", "n"], "it is KEY=JSON"),
+        (["fork", "r", "6", "--set", "n=x"], "it is KEY=JSON"),
+        (["fork", "r", "6", "--new-run-id", "r"], "there is a run r already"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(
+    run: str, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main([*arguments, "--url", run]) == (1 if said else 0)
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["checkpoints", "r", "--url", f"sqlite:///{tmp_path}/none/jobs.db"]) == 1
+    assert "durable-flow checkpoints: " in capsys.readouterr().err
