@@ -42,7 +42,8 @@ def import_run(
         zip(
             [column.name for column in sql.NEW_RUN_COLUMNS],
             (
-                *run.new, run.status, run.epoch, None, run.wake_at, run.created_at, run.updated_at, run.finished_at,
+                *run.new[:4], run.status, run.epoch, None, run.wake_at, run.new.parent, run.new.parent_seq,
+                run.created_at, run.updated_at, run.finished_at,
                 line(run.error),
             ),
             strict=True,
