@@ -39,7 +39,8 @@ def import_run(
         zip(
             [column.name for column in sql.NEW_RUN_COLUMNS],
             (
-                *run.new, run.status, run.epoch, None, run.wake_at, run.created_at, run.updated_at, run.finished_at,
+                *run.new[:4], run.status, run.epoch, None, run.wake_at, run.new.parent, run.new.parent_seq,
+                run.created_at, run.updated_at, run.finished_at,
                 seals.seal_text(line(run.error), uid=uid, seq=0, kind=ERROR_KIND),
             ),
             strict=True,
