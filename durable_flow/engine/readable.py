@@ -33,8 +33,8 @@ async def require_readable(
             if unread in _encoded(fact):
                 raise _unread(row.run_id, f"seq {record.seq} ({type(fact).__name__})", unread)
         after = records[-1].seq
-    # In the state of another run, with which this one began.
-    raise _unread(row.run_id, "its first state", unread)
+    # In the state of another run, with which this one began, or put together from several records.
+    raise _unread(row.run_id, f"state at seq {row.seq}", unread)
 
 
 def _is_read(codec: Codec, encoded: EncodedEvent | EncodedValue) -> bool:

@@ -83,7 +83,7 @@ class Tables:
 
 _KEYS = {
     "journal": ("run", "seq"), "stream": ("run", "position"), "messages": ("id",), "waits": ("run", "wait_id"),
-    "runs": ("run",),
+    "runs": ("run",), "snapshots": ("run", "seq"),
 }  # fmt: skip
 
 

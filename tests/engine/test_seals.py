@@ -27,9 +27,10 @@ from durable_flow import (
     WorkflowCancelledByUser,
     step,
 )
+from durable_flow.journal.folding import folded, new_snapshot, state_at
 from durable_flow.journal.protocol import NewMessage
 from durable_flow.journal.seals import Seals
-from durable_flow.records import WaitOpened
+from durable_flow.records import StateImported, WaitOpened
 from durable_flow.serializers.compression import Compression
 
 from .flows import recorded, released, until
@@ -426,3 +427,24 @@ async def test_an_archive_is_sealed_and_its_run_goes_on_in_another_sealed_journa
         assert await (await Secretive(journal=journal).resume("film")) == ["yes", SECRET]
         rows = await Tables(journal).rows("journal")
         assert {row["seal"] for row in rows if row["payload"] is not None} == {"aes-gcm"}
+
+
+async def test_a_fork_and_snapshots_are_sealed_too(where: str) -> None:
+    async with Journal(where, **sealed()) as journal:
+        await asked(journal, "film")
+        store = journal._shared.store
+        key = (await journal._row("film")).run
+        state = await state_at(store, key)
+        await store.save_snapshot(key, new_snapshot(state, "film", state.last_at), 0)
+        handler = await Secretive(journal=journal).fork("film", at=state.seq, new_run_id="book")
+        await recorded(journal, "book", StateImported)
+        tables = Tables(journal)
+        assert SECRET not in await tables.text()
+        (snapshot,) = await tables.rows("snapshots")
+        assert snapshot["seal"] == "aes-gcm"
+        assert (await folded(store, key)).snapshot == state.seq
+        await journal.send("book", SealedAnswer(text="yes"))
+        assert await handler == ["yes", SECRET]
+        # A snapshot is only a cache: changed, it is not used.
+        await tables.replace("snapshots", snapshot, payload=flipped(snapshot["payload"]))
+        assert await folded(store, key) == (state, 0, 0)
