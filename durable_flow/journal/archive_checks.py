@@ -22,7 +22,6 @@ from ..records import (
 from ..snapshot import decode_state, with_payloads
 from ..state import RUNNING, RunState
 from .archive import Footer, ItemLine, Manifest, RecordLine
-from .encode import encode
 from .protocol import ImportedMessage, ImportedRun, NewRun
 from .runid import require_run_id
 
@@ -83,6 +82,8 @@ class Checks:
         )  # fmt: skip
 
     def _record(self, line: RecordLine) -> None:
+        from .encode import encode  # brings SQLAlchemy, for which `import durable_flow` does not wait
+
         record, state = line.record, self._state
         fact = record.fact
         if self.messages:

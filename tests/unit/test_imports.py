@@ -274,12 +274,12 @@ def loaded_by(code: str) -> set[str]:
     return set(shown.stdout.split())
 
 
-def test_importing_the_package_brings_no_unsafe_serializer_no_migrations_and_no_driver():
+def test_importing_the_package_brings_no_unsafe_serializer_no_migrations_no_sql_and_no_driver():
     loaded = loaded_by("import durable_flow")
     assert "durable_flow.workflow" in loaded
     unwanted = {"durable_flow.serializers.pickle", "durable_flow.serializers.jsonpickle"}
     unwanted |= {"durable_flow.serializers.encryption", "cryptography"}
-    unwanted |= {"jsonpickle", "alembic", "asyncpg", "aiosqlite"}
+    unwanted |= {"jsonpickle", "alembic", "asyncpg", "aiosqlite", "sqlalchemy"}
     assert loaded & unwanted == set()
     assert {name for name in loaded if name.startswith(("durable_flow.cli", "durable_flow.web"))} == set()
 
