@@ -26,6 +26,10 @@ LIVE_ROWS = 1000
 PARKED_ROWS = 50
 # A large state is written more rarely: a record pays for this much of it.
 BYTES_PER_ROW = 256
+# What steps in flight have recorded is in the state until they are done. Above so much, a snapshot is taken only if
+# it stands for this many times as many records: else it would spare nobody much.
+_MANY_EFFECTS = 500
+_RECORDS_PER_EFFECT = 4
 # So much is encoded at a time; then whoever else wants to run does.
 _SLICE_CHARACTERS = 50_000
 _PAUSE_SECONDS = 0.0005
@@ -53,8 +57,11 @@ class Snapshots:
         """Begin to take one of a live run, of which everything so far is durable; asked again if it cannot be now."""
         if self._busy or run.closed or self._engine.closed:
             return
-        self._busy = True
         run.snapshot_due = run.state.seq + LIVE_ROWS  # whatever becomes of this one
+        effects = _effects_in(run.state)
+        if effects > _MANY_EFFECTS and effects * _RECORDS_PER_EFFECT > run.state.seq - run.snapshot_seq:
+            return
+        self._busy = True
         # Steps go on and change the state meanwhile.
         self._engine.in_background(self._taken(run, copied(run.state)))
 
@@ -87,6 +94,10 @@ class Snapshots:
         logger.debug(
             "run %s: snapshot at seq %d", run.run_id, row.seq, extra=fields("snapshot_saved", run.run_id, seq=row.seq)
         )
+
+
+def _effects_in(state: RunState) -> int:
+    return sum(len(recorded) for task in state.tasks.values() if task.effects for recorded in task.effects.values())
 
 
 def _encoded(state: RunState, run_id: str, at: int) -> tuple[SnapshotRow, int]:

@@ -27,7 +27,7 @@ from durable_flow.fold import fold
 from durable_flow.journal.folding import new_snapshot
 from durable_flow.journal.protocol import JournalStore, SnapshotRow
 from durable_flow.records import ContextSpliced
-from durable_flow.snapshot import encode_state
+from durable_flow.snapshot import copied, encode_state
 from durable_flow.state import RunState
 
 from .conftest import Log
@@ -122,6 +122,30 @@ async def test_a_live_run_gets_one_after_so_many_records(journal: Journal, log: 
     assert len({seq // 10 for seq in seqs}) == len(seqs)
     handler.ctx.send_event(Told(text="enough"))
     assert await handler == [100, "enough"]
+
+
+async def test_none_is_taken_of_much_that_a_step_in_flight_has_just_recorded(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, every_ten: None
+) -> None:
+    held: list[int] = []
+
+    def noted(state: RunState) -> RunState:
+        held.append(sum(len(recorded) for task in state.tasks.values() for recorded in (task.effects or {}).values()))
+        return copied(state)
+
+    monkeypatch.setattr(snapshots, "copied", noted)
+
+    class Talks(Workflow):
+        @step
+        async def talk(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(800):
+                ctx.write_event_to_stream(Tick(n=n))
+                if n % 10 == 0:
+                    await ctx.checkpoint(f"{n}")
+            return StopEvent(result="said")
+
+    assert await Talks(journal=journal).run(run_id=RUN) == "said"
+    assert 0 < max(held) <= 500
 
 
 async def test_the_default_takes_none_of_short_runs(journal: Journal) -> None:
