@@ -279,9 +279,10 @@ def _left_out(cls: type, content: Iterable[str], kept: Iterable[str], told: froz
     """Log, once for each, the stored fields that the class has no longer; the journal keeps them."""
     gone = frozenset(content).difference(kept)
     if names := gone - told:
+        extra = noted("fields_left_out")
         logger.warning(
             "stored data of %s.%s have what the class has no longer, and it is left out: %s",
-            cls.__module__, cls.__qualname__, ", ".join(sorted(names)), extra=noted("fields_left_out"),
+            cls.__module__, cls.__qualname__, ", ".join(sorted(names)), extra=extra,
         )  # fmt: skip
     return told | gone
 

@@ -27,7 +27,7 @@ from durable_flow.serializers.pickle import PickleSerializer
 from .flows import Answer, Asking, question, recorded, released
 
 
-class Begin(StartEvent):
+class SumStart(StartEvent):
     n: int = 1
 
 
@@ -48,7 +48,7 @@ class Sums(Workflow):
         self.ran: list[str] = []
 
     @step
-    async def add(self, ctx: Context, ev: Begin) -> Added:
+    async def add(self, ctx: Context, ev: SumStart) -> Added:
         self.ran.append("add")
         ctx.data["n"] = ev.n + 1
         ctx.data["seen"] = ["add"]
@@ -89,9 +89,9 @@ async def test_one_is_listed_for_the_start_each_step_named_places_and_the_end(su
         ("step", None, "double"),
         ("end", None, "finish"),
     ]
-    assert [c.input_event for c in sums] == [None, Begin(), Added(n=2), Added(n=2), Doubled(n=4)]
+    assert [c.input_event for c in sums] == [None, SumStart(), Added(n=2), Added(n=2), Doubled(n=4)]
     assert [c.output_event for c in sums] == [
-        Begin(), Added(n=2), None, Doubled(n=4), StopEvent(result=[4, 4, ["add", "double"]]),
+        SumStart(), Added(n=2), None, Doubled(n=4), StopEvent(result=[4, 4, ["add", "double"]]),
     ]  # fmt: skip
     assert [c.keys_changed for c in sums] == [(), ("n", "seen"), ("seen",), ("n", "pair"), ()]
 

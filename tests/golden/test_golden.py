@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine.flows import recorded
 
 from durable_flow import Journal, WorkflowHandler
 from durable_flow.fold import fold
 from durable_flow.records import StepCompleted, WaitAnswered
-from tests.engine.flows import recorded
 from tests.golden.programs import STANDINGS, Address, AsksInside, Customer, Fails, Item
 
 GOLDEN = sorted(Path(__file__).parent.glob("*.sql"))
