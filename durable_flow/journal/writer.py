@@ -87,17 +87,16 @@ class Writer:
         self._check()
         self._queued += 1
         job = _Job(unit, future, time.monotonic() + self._deadline_seconds)
-        if self._alone >= _ALONE and isinstance(unit, AppendUnit):
-            self._here.append(job)
-            if len(self._here) == 1:
-                future.get_loop().call_soon(self._commit_here)
-        else:
-            self._hand_over()
-            self._queue.put(job)
+        self._here.append(job)
+        if len(self._here) == 1:
+            # All that this turn of the loop brings is handed over at once: from the first unit on the thread would
+            # commit whatever is there, and runs that have come apart stay apart, each part with commits of its own.
+            alone = self._alone >= _ALONE and isinstance(unit, AppendUnit)
+            future.get_loop().call_soon(self._commit_here if alone else self._hand_over)
         return future
 
     def _hand_over(self) -> None:
-        """Leave to the thread what was to be committed on the loop, before anything that comes later."""
+        """Leave what has come on the loop to the thread, before anything that comes later."""
         jobs, self._here = self._here, []
         for job in jobs:
             self._queue.put(job)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -108,6 +109,18 @@ async def test_what_waits_is_committed_together(store: SqliteStore) -> None:
     assert store.stats()["commits"] - before <= 2
     for run in runs:
         assert [record.seq for record in await store.read(run.run)] == [1, 2, 3]
+
+
+async def test_what_one_turn_of_the_loop_brings_is_committed_together(store: SqliteStore) -> None:
+    runs = [await owned(store, f"run-{n}") for n in range(3)]
+    before = store.stats()["commits"]
+    submitted = []
+    for run in runs:
+        submitted.append(store.submit(run.next(wrote())))
+        # What else the turn does meanwhile, in which the thread could commit.
+        time.sleep(0.02)  # noqa: ASYNC251
+    await asyncio.gather(*submitted)
+    assert store.stats()["commits"] - before == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 31, 33, 128, 129, 500])
