@@ -30,7 +30,7 @@ from durable_flow import (
 from durable_flow.records import CallRecorded, PendingDropped, RunStarted, StateEdited, StateImported, StepCompleted
 
 from .flows import Answer, Asking, Order, Packed, Shop, question, recorded, records_of, released, until
-from .test_checkpoints import Added, Begin, Doubled, Sums
+from .test_checkpoints import Added, Doubled, Sums, SumStart
 
 RESULT = [4, 4, ["add", "double"]]
 
@@ -208,7 +208,7 @@ async def test_at_the_start_it_takes_the_place_of_the_start_event(journal: Journ
     ctx.data["given"] = "before"
     await flow.run(ctx=ctx, run_id="r")
     start = (await journal.checkpoints("r"))[0]
-    fork = await flow.fork("r", start, event=Begin(n=9), new_run_id="f")
+    fork = await flow.fork("r", start, event=SumStart(n=9), new_run_id="f")
     assert (await fork)[0] == 20
     assert (await journal.state("f")).context["given"] == "before"
 
@@ -217,7 +217,7 @@ async def test_elsewhere_it_is_pending_beside_what_was_pending(journal: Journal)
     flow = Sums(journal=journal)
     await flow.run(run_id="r")
     flow.ran.clear()
-    fork = await flow.fork("r", "before doubling", event=Begin(n=5))
+    fork = await flow.fork("r", "before doubling", event=SumStart(n=5))
     await fork
     assert {"add", "double"} <= set(flow.ran)
 
@@ -339,7 +339,7 @@ async def test_the_journal_replaces_an_event_by_one_of_its_class(journal: Journa
     start, added, *_ = await journal.checkpoints("r")
     await journal.fork("r", added, event=Added(n=50), new_run_id="f")
     assert (await (await flow.resume("f")))[0] == 100
-    await journal.fork("r", start, event=Begin(n=1), new_run_id="g")
+    await journal.fork("r", start, event=SumStart(n=1), new_run_id="g")
     assert await (await flow.resume("g")) == RESULT
     for at in (added, "before doubling"):
         with pytest.raises(StateEditError, match=r"Use flow\.fork"):

@@ -1,4 +1,7 @@
-"""The journals that earlier releases wrote are folded as they stood, shown, and gone on with by today's code."""
+"""The journals that earlier releases wrote are folded as they stood, shown, and gone on with by today's code.
+
+Run by `test_golden_journals.py` in a process of its own: their event classes have names that other tests use, too.
+"""
 
 from __future__ import annotations
 
