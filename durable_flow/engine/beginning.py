@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..incoming import ImportRequested, StartRequested
+from ..journal.runid import new_uid
 from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, Fact, StateImported
 from ..snapshot import decode_state, encode_state, with_payloads
-from .clock import new_uid
 from .live import ContextLocks, LiveContext
 
 if TYPE_CHECKING:

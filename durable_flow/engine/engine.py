@@ -18,6 +18,7 @@ from ..errors import (
     RunFenced,
 )
 from ..journal.protocol import Claim, JournalStore, RunRow
+from ..journal.runid import new_uid
 from ..journal.shared import SharedStore, StoreSettings, acquire, give_back
 from ..logs import fields, said
 from ..records import TaskId
@@ -25,7 +26,6 @@ from ..state import WAITING, RunState
 from .attachment import Attachment
 from .children import cancel_unused, leave_children
 from .claims import Owners, register_local
-from .clock import new_uid
 from .continuing import Continuing
 from .current import outside_of_steps
 from .heart import Heart, Moment

@@ -13,12 +13,12 @@ from ..journal.checkpoint import id_of
 from ..journal.editing import edit, owned
 from ..journal.forking import ForkRequest, planned, taken
 from ..journal.patches import edit_facts
+from ..journal.runid import new_run_id as made_run_id
+from ..journal.runid import new_uid
 from ..records import EventEmitted
 from ..state import RunState
 from .answers import Answers, answer_names, answer_schema
 from .attachment import Attachment
-from .clock import new_run_id as made_run_id
-from .clock import new_uid
 from .collecting import joins_in, joins_of_sent
 from .known import require_row, require_workflow
 from .placing import give_place_back

@@ -13,12 +13,12 @@ from ..events import StartEvent
 from ..fold import evolve
 from ..incoming import ImportRequested, StartRequested
 from ..journal.protocol import FINAL_STATUSES, NewRun, RunUpdate
+from ..journal.runid import new_run_id, new_uid
 from ..journal.standing import standing_of
 from ..logs import fields
 from ..records import EncodedValue, Record
 from ..state import RunState
 from .attachment import Attachment
-from .clock import new_run_id, new_uid
 from .collecting import joins_of_sent
 from .known import require_arguments, require_beginning, require_row, require_workflow
 from .placing import give_place_back

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from ..branching import Branch, Emission, Emit, Output, branch, output_of, without_output
 from ..errors import CheckpointError, RunConflictError, StateEditError
@@ -16,6 +15,7 @@ from .folding import state_at
 from .patches import Patch, Validate, edit_facts
 from .points import checkpoint_at, group_ending
 from .protocol import JournalStore, NewRun, RunRow, RunUpdate, WorkerId
+from .runid import new_uid
 from .standing import standing_of
 
 
@@ -125,11 +125,6 @@ async def fork(store: JournalStore, row: RunRow, codec: Codec, new_run_id: str, 
 def taken(run_id: str) -> RunConflictError:
     """Return the error for a fork onto a run that exists."""
     return RunConflictError(f"there is a run {run_id} already; a fork needs a run id of its own. Nothing was written")
-
-
-def new_uid() -> str:
-    """Return 128 random bits as hex."""
-    return uuid4().hex
 
 
 def nobody() -> WorkerId:

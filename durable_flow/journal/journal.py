@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable,
 from functools import partial
 from types import TracebackType
 from typing import Any
-from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 from ..errors import (
@@ -50,6 +49,7 @@ from .listing import Listing, changes, checkpoints
 from .patches import Patch, difference, edit_facts
 from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
+from .runid import new_run_id as made_run_id
 from .runid import require_run_id
 from .seals import require_seal
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
@@ -363,7 +363,7 @@ class Journal:
         """
         row = await self._row(run_id)
         emit = None if event is None else emit_like(self._codec.encode_event(event), run_id)
-        new = str(uuid4()) if new_run_id is None else require_run_id(new_run_id)
+        new = made_run_id() if new_run_id is None else require_run_id(new_run_id)
         await fork(self._shared.store, row, self._codec, new, ForkRequest(at, set, patch, emit, drop_pending))
         return await self.run(new)
 
