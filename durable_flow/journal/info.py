@@ -46,7 +46,8 @@ class WaitInfo:
 class RunInfo:
     """A run's row: where it stands. `seq` is its last record's; `waits` what it waits for; `error` one line.
 
-    `forked_from` is the id of the checkpoint ("run_id/seq") from which it was forked.
+    `forked_from` is the id of the checkpoint ("run_id/seq") from which it was forked. `first_seq` is the seq of the
+    first record that is kept, `compacted_at` since when; `pruned_at` is when all but the outcome was forgotten.
     """
 
     run_id: str
@@ -64,6 +65,9 @@ class RunInfo:
     error: str | None
     waits: tuple[WaitInfo, ...] = ()
     forked_from: str | None = None
+    first_seq: int = 1
+    compacted_at: datetime | None = None
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,14 +54,50 @@ class MemoryRun:
     undelivered: dict[int, MessageRow] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     snapshots: dict[int, SnapshotRow] = field(default_factory=dict)
+    # Retention: the seq of the first record that is kept, and what the row says of it.
+    first: int = 1
+    compacted_at: int | None = None
+    pruned_at: int | None = None
+    parent_id: str | None = None
+
+    @property
+    def seq(self) -> int:
+        """The last record's."""
+        return self.first - 1 + len(self.records)
+
+    def between(self, after: int, to: int | None) -> list[Record]:
+        """Return the records with after < seq <= to."""
+        gone = self.first - 1
+        return self.records[max(0, after - gone) : None if to is None else max(0, to - gone)]
+
+    def compact(self, record: Record, now: int) -> bool:
+        """Put a record in the place of those up to its seq; tell whether there is such a boundary."""
+        there = self.between(record.seq - 1, record.seq)
+        if [(r.seq, r.at, r.boundary) for r in there] != [(record.seq, record.at, True)]:
+            return False
+        self.records = [record, *self.between(record.seq, None)]
+        self.first, self.compacted_at = record.seq, now
+        self.snapshots = {seq: kept for seq, kept in self.snapshots.items() if seq > record.seq}
+        return True
+
+    def prune(self, record: Record, now: int) -> bool:
+        """Forget all of a run that has ended but one record."""
+        if not self.compact(record, now):
+            return False
+        self.pruned_at = now
+        self.epoch += 1
+        self.owner = None
+        for kept in (self.stream, self.waits, self.messages, self.undelivered, self.sent, self.snapshots):
+            kept.clear()
+        return True
 
     def row(self) -> RunRow:
         """Return the run as a row of `runs`."""
         run_id, uid, workflow, shape, _, parent_seq = self.new
         return RunRow(
             self.run, run_id, uid, workflow, shape, self.status, self.epoch, self.owner, self.wake_at, self.created_at,
-            self.updated_at, self.finished_at, self.error, len(self.records), bool(self.messages),
-            parent_seq=parent_seq,
+            self.updated_at, self.finished_at, self.error, self.seq, bool(self.messages), self.parent_id, parent_seq,
+            self.first, self.compacted_at, self.pruned_at,
         )  # fmt: skip
 
     def change(self, status: str, wake_at: int | None, now: int) -> None:

@@ -26,10 +26,13 @@ _head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scala
 _has_message = exists().where(messages.c.run == runs.c.run, *_unconsumed)
 _parent = runs.alias("parent")
 _parent_id = select(_parent.c.run_id).where(_parent.c.run == runs.c.parent).scalar_subquery()
+# A run that is not there has none.
+_first = func.coalesce(runs.c.first_seq, 1)
 _run_rows = select(
     runs.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner,
     runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
-    func.coalesce(_head, 0), _has_message, _parent_id, runs.c.parent_seq,
+    func.coalesce(_head, 0), _has_message, func.coalesce(_parent_id, runs.c.parent_id), runs.c.parent_seq, _first,
+    runs.c.compacted_at, runs.c.pruned_at,
 )  # fmt: skip
 _records = select(
     journal.c.seq, journal.c.at, journal.c.boundary, journal.c.seal, journal.c.kind, journal.c.task, journal.c.step,
@@ -67,6 +70,7 @@ _snapshots = (
         snapshots.c.at, snapshots.c.seal,
     )
     .join_from(snapshots, runs, snapshots.c.run == runs.c.run)
+    .where(snapshots.c.seq >= _first)
     .order_by(snapshots.c.seq.desc())
     .limit(1)
 )  # fmt: skip
@@ -119,7 +123,9 @@ class SqlQueries:
 
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order. Raises DeserializationError."""
-        statement = _records.where(journal.c.run == run, journal.c.seq > after).limit(limit)
+        # What was compacted may still be there, to be deleted by and by.
+        first = select(_first).where(runs.c.run == run).scalar_subquery()
+        statement = _records.where(journal.c.run == run, journal.c.seq > after, journal.c.seq >= first).limit(limit)
         if to is not None:
             statement = statement.where(journal.c.seq <= to)
         rows = await self._rows(statement)
@@ -209,6 +215,8 @@ class SqlQueries:
         before: int | None = None,
         unfinished: bool = False,
         parent: int | None = None,
+        ended_before: int | None = None,
+        unpruned: bool = False,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         statement = _run_rows.order_by(runs.c.run.desc()).limit(limit)
@@ -220,6 +228,10 @@ class SqlQueries:
             statement = statement.where(runs.c.run < before)
         if parent is not None:
             statement = statement.where(runs.c.parent == parent)
+        if ended_before is not None:
+            statement = statement.where(runs.c.finished_at < ended_before)
+        if unpruned:
+            statement = statement.where(runs.c.pruned_at.is_(None))
         # Said also where the statuses imply it: only so the index of unfinished runs is used.
         if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
             statement = statement.where(runs.c.finished_at.is_(None))
