@@ -15,7 +15,7 @@ from .protocol import JournalStore, RunRow
 def require_kept(row: RunRow, asked: object = None) -> None:
     """Raise CheckpointError if a run was pruned; `asked` is what was asked for."""
     if row.pruned_at is not None:
-        of = "" if asked is None else f" ({asked} was asked for)"
+        of = "" if asked is None else f" (asked for: {asked})"
         raise CheckpointError(
             f"run {row.run_id} was pruned at {at_moment(row.pruned_at)}{of}: its records, checkpoints, stream and "
             "messages are gone. Only how it ended is kept: journal.run() tells the status, and awaiting "
@@ -28,10 +28,11 @@ def require_first(row: RunRow, seq: int, asked: object = None) -> None:
     require_kept(row, id_of(row.run_id, seq) if asked is None else asked)
     if seq < row.first:
         since = "" if row.compacted_at is None else f" at {at_moment(row.compacted_at)}"
-        led = "" if asked is None else f"{asked} leads to "
+        named = id_of(row.run_id, seq)
+        led = f"{named} is gone" if asked is None else f"{asked} leads to {named}, which is gone"
         raise CheckpointError(
-            f"run {row.run_id}: {led}{id_of(row.run_id, seq)}, which is gone: what was before "
-            f"{id_of(row.run_id, row.first)} was compacted{since}. That is the nearest checkpoint that is left"
+            f"run {row.run_id}: {led}: what was before {id_of(row.run_id, row.first)} was compacted{since}. That is "
+            "the nearest checkpoint that is left"
         )
 
 

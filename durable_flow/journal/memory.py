@@ -10,7 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import JournalUnavailableError, RunFenced
-from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut, StateImported
+from ..records import (
+    ErrorInfo,
+    JournalCompacted,
+    Record,
+    RunCancelled,
+    RunClaimed,
+    RunParked,
+    RunTimedOut,
+    StateImported,
+)
 from ..snapshot import decode_state, open_waits
 from .delivery import no_such_run, require_unfinished, same_run
 from .memory_run import MemoryRun
@@ -18,6 +27,8 @@ from .protocol import (
     FINAL_STATUSES,
     Append,
     Claim,
+    EarlierMessage,
+    EarlierWait,
     Heard,
     ImportedMessage,
     ImportedPage,
@@ -109,11 +120,12 @@ class MemoryStore:
             return None
         made = MemoryRun(
             next(self._next_run), run.new, run.created_at, run.status, run.epoch, None, run.wake_at, run.updated_at,
-            run.finished_at, line(run.error),
+            run.finished_at, line(run.error), first=run.first, compacted_at=run.compacted_at,
         )  # fmt: skip
         for page in pages():
-            _check_text(tuple(page.records), f"run {run_id}")
+            _check_text((*page.records, *page.earlier), f"run {run_id}")
             made.keep(page.records)
+            made.keep_earlier(page.earlier)
         for message, undelivered in messages:
             row = message._replace(id=next(self._next_message), run=made.run)
             (made.undelivered if undelivered else made.messages)[row.id] = row
@@ -250,6 +262,18 @@ class MemoryStore:
         self._check_open()
         waits = self._runs[run].waits.values() if run in self._runs else ()
         return frozenset(wait.wait_id for wait in waits if wait.outcome == "answered")
+
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over and the messages that it has taken, see JournalStore."""
+        self._check_open()
+        of = self._runs[run]
+        over = [
+            EarlierWait(w.wait_id, w.outcome, w.wanted, w.requirements is not None, w.human, w.opened_at)
+            for w in of.waits.values()
+            if w.outcome is not None
+        ]
+        waiting = {row.message_id for row in (*of.messages.values(), *of.undelivered.values())}
+        return over, [EarlierMessage(id_) for id_ in sorted(of.sent - waiting)]
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
@@ -414,6 +438,6 @@ def _check_text(value: object, path: str) -> None:
         for name, part in zip(names, value, strict=True):
             if type(part) is not bytes:
                 _check_text(part, f"{path}.{name}")
-        if isinstance(value, StateImported):
+        if isinstance(value, StateImported | JournalCompacted):
             for wait, _ in open_waits(decode_state(value.state)):
                 _check_text(wait, f"{path}.state")

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ..records import (
+    EncodedValue,
+    JournalCompacted,
     MessageReceived,
     Record,
     RunCancelled,
@@ -23,7 +25,19 @@ from ..records import (
 )
 from ..snapshot import decode_state, open_waits
 from .delivery import Asked, answered_wait
-from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, SnapshotRow, StreamRow, WaitRow
+from .protocol import (
+    FINAL_STATUSES,
+    Earlier,
+    EarlierMessage,
+    EarlierWait,
+    MessageRow,
+    NewMessage,
+    NewRun,
+    RunRow,
+    SnapshotRow,
+    StreamRow,
+    WaitRow,
+)
 
 # A run that failed may be retried, so what its end closed is told apart from what was closed before.
 _ENDED = "ended"
@@ -125,7 +139,7 @@ class MemoryRun:
                     )
                 case WaitOpened():
                     self.ask(fact, record.at)
-                case StateImported():
+                case StateImported() | JournalCompacted():
                     imported = decode_state(fact.state)
                     for wait, opened_at in open_waits(imported):
                         self.ask(wait, opened_at)
@@ -153,6 +167,24 @@ class MemoryRun:
                 case _:
                     pass  # every other fact is a row of the journal and no more
             self.records.append(record)
+
+    def keep_earlier(self, rows: Iterable[Earlier]) -> None:
+        """Keep what belongs to records that were compacted in another journal."""
+        for row in rows:
+            match row:
+                case StreamRow():
+                    self.stream.append(row)
+                case EarlierWait():
+                    strict = EncodedValue("json", b"{}") if row.strict else None
+                    self.ask(
+                        WaitOpened(
+                            row.wait_id, None, 0, "", 0, False, row.wanted, strict, None, None, row.human
+                        ),
+                        row.opened_at,
+                    )  # fmt: skip
+                    self.settle(row.wait_id, row.outcome)
+                case EarlierMessage():
+                    self.sent.add(row.message_id)
 
     def ask(self, wait: WaitOpened, at: int) -> None:
         """Keep an open wait. Asked again under its own name, a question is as young as the others of now."""

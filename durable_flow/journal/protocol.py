@@ -175,7 +175,10 @@ class StreamRow(NamedTuple):
 
 
 class ImportedRun(NamedTuple):
-    """What the row of a run from another journal says; times in microseconds. Nobody owns it."""
+    """What the row of a run from another journal says; times in microseconds. Nobody owns it.
+
+    `first` is the seq of its first record, `compacted_at` since when, if those before were compacted.
+    """
 
     new: NewRun
     status: str
@@ -185,13 +188,40 @@ class ImportedRun(NamedTuple):
     updated_at: int
     finished_at: int | None
     error: str | None
+    first: int = 1
+    compacted_at: int | None = None
+
+
+class EarlierWait(NamedTuple):
+    """A wait that is over, of which no record tells any more. `strict`: it had requirements; times in microseconds."""
+
+    wait_id: str
+    outcome: str
+    wanted: tuple[str, ...]
+    strict: bool
+    human: bool
+    opened_at: int
+
+
+class EarlierMessage(NamedTuple):
+    """The id of a message that the run has taken, of which no record tells any more: a repetition stays one."""
+
+    message_id: str
+
+
+Earlier = StreamRow | EarlierWait | EarlierMessage
+"""What the rows of a run that was compacted tell of the time before: items, waits that are over, messages taken."""
 
 
 class ImportedPage(NamedTuple):
-    """Records as another journal has them, with the items that they published, all written in one epoch."""
+    """Records as another journal has them, with the items that they published, all written in one epoch.
+
+    `earlier` is what belongs to the records that were compacted into the first one.
+    """
 
     epoch: int
     records: Sequence[Record]
+    earlier: Sequence[Earlier] = ()
 
 
 class ImportedMessage(NamedTuple):
@@ -305,6 +335,11 @@ class JournalStore(Protocol):
 
     async def answered(self, run: int) -> frozenset[str]:
         """Return the ids of the waits of a run that were answered."""
+
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over, in the order of their opening, and the messages that it has taken,
+        also those that records tell of.
+        """
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""

@@ -13,7 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
-from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, SnapshotRow, StreamRow, WaitRow, WorkerId
+from .protocol import (
+    FINAL_STATUSES,
+    EarlierMessage,
+    EarlierWait,
+    ImportedMessage,
+    MessageRow,
+    RunRow,
+    SnapshotRow,
+    StreamRow,
+    WaitRow,
+    WorkerId,
+)
 from .rows import to_fact
 from .seals import MESSAGE_KIND, REASON_KIND, SNAPSHOT_KIND, STREAM_KIND, WAIT_KIND, Seals
 from .shielded import shielded
@@ -192,6 +203,18 @@ class SqlQueries:
         """Return the ids of the waits of a run that were answered."""
         statement = select(waits.c.wait_id).where(waits.c.run == run, waits.c.outcome == "answered")
         return frozenset(row[0] for row in await self._rows(statement))
+
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over and the messages that it has taken, see JournalStore."""
+        over = select(waits.c.wait_id, waits.c.outcome, waits.c.data, waits.c.human, waits.c.opened_at)
+        over = over.where(waits.c.run == run, waits.c.outcome.is_not(None)).order_by(waits.c.seq)
+        found = []
+        for wait_id, outcome, data, human, opened_at in await self._rows(over):
+            stored = json.loads(data)
+            wanted = tuple(stored["wanted"])
+            found.append(EarlierWait(wait_id, outcome, wanted, "requirements" in stored, bool(human), opened_at))
+        taken = select(messages.c.message_id).where(messages.c.run == run, messages.c.consumed_seq.is_not(None))
+        return found, [EarlierMessage(row[0]) for row in await self._rows(taken.order_by(messages.c.id))]
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
