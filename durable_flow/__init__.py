@@ -64,7 +64,17 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import ArchiveInfo, ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import (
+    ArchiveInfo,
+    ChildInfo,
+    CompactInfo,
+    PruneInfo,
+    RunInfo,
+    StateInfo,
+    StreamItem,
+    TaskInfo,
+    WaitInfo,
+)
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -138,6 +148,7 @@ __all__ = [
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",
+    "CompactInfo",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
@@ -156,6 +167,7 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "PruneInfo",
     "Resource",
     "ResourceConfig",
     "ResourceDefinition",

@@ -166,3 +166,27 @@ class ArchiveInfo:
     messages: int
     bytes: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompactInfo:
+    """What compacting a run did: its journal begins with checkpoint `first` now, and `records` records are gone."""
+
+    run_id: str
+    first: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class PruneInfo:
+    """What was pruned, or with `dry_run` would be: `runs` runs with `records` records; `run_ids` are the first 100.
+
+    `left` are runs that were to be pruned and stay: ones that are being retried, that cannot be read, or, where results
+    are not kept, that a run has started which may still go on and ask for their result.
+    """
+
+    runs: int
+    records: int
+    run_ids: tuple[str, ...]
+    left: int
+    dry_run: bool

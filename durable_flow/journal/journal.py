@@ -37,6 +37,8 @@ from .forking import ForkRequest, emit_like, fork
 from .info import (
     ArchiveInfo,
     ChildInfo,
+    CompactInfo,
+    PruneInfo,
     RunInfo,
     StateInfo,
     StreamItem,
@@ -51,7 +53,7 @@ from .listing import Listing, changes, checkpoints
 from .patches import Patch, difference, edit_facts
 from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
-from .retention import CompactInfo, PruneInfo, compact_run, prune_runs
+from .retention import compact_run, prune_runs
 from .runid import new_run_id as made_run_id
 from .runid import require_run_id
 from .seals import require_seal

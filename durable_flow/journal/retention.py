@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..errors import DurableFlowError, RunNotFoundError
@@ -22,7 +21,7 @@ from ..snapshot import encode_state
 from ..state import FAILED, TIMED_OUT, RunState
 from .checkpoint import At, id_of
 from .folding import state_at
-from .info import EPOCH
+from .info import EPOCH, CompactInfo, PruneInfo
 from .kept import require_kept
 from .points import checkpoint_at
 from .protocol import FINAL_STATUSES, JournalStore, RunRow
@@ -43,30 +42,6 @@ _OUTCOME = (
     "ended", "result", "error", "error_step", "timeout_message", "position", "streamed_before", "steps_completed",
     "revivals", "parent",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class CompactInfo:
-    """What compacting a run did: its journal begins with checkpoint `first` now, and `records` records are gone."""
-
-    run_id: str
-    first: str
-    records: int
-
-
-@dataclass(frozen=True, slots=True)
-class PruneInfo:
-    """What was pruned, or with `dry_run` would be: `runs` runs with `records` records; `run_ids` are the first 100.
-
-    `left` are runs that were to be pruned and stay: ones that are being retried, that cannot be read, or, where results
-    are not kept, that a run has started which may still go on and ask for their result.
-    """
-
-    runs: int
-    records: int
-    run_ids: tuple[str, ...]
-    left: int
-    dry_run: bool
 
 
 async def compact_run(store: JournalStore, row: RunRow, before: At | None) -> CompactInfo:
