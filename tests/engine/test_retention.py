@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ from durable_flow import (
     StopEvent,
     Workflow,
     WorkflowCancelledByUser,
+    WorkflowHandler,
     step,
 )
 from durable_flow.cli import main
@@ -39,7 +41,7 @@ from durable_flow.journal.tables import metadata
 from durable_flow.records import CheckpointNamed, ChildStarted, JournalCompacted, StepCompleted
 from durable_flow.snapshot import encode_state
 
-from .flows import Shop, in_another_loop, question, recorded, released, streamed, until
+from .flows import Shop, in_another_loop, recorded, released, streamed, until
 from .tampering import Tables
 
 LAPS = 6
@@ -87,6 +89,15 @@ class Laps(Workflow):
 
 
 RESULT = ["far", list(range(LAPS + 1))]
+
+
+async def question(handler: WorkflowHandler) -> LapAsked:
+    """Return the next question on the stream."""
+    async with contextlib.aclosing(handler.stream_events()) as events:
+        async for event in events:
+            if isinstance(event, LapAsked):
+                return event
+    raise AssertionError("the run ended without a question")
 
 
 async def asked(journal: Journal, run_id: str = "r") -> Laps:
@@ -143,7 +154,8 @@ async def test_every_later_checkpoint_is_what_it_was(journal: Journal) -> None:
     assert rest == later[1:]
     run = await journal.run("r")
     assert (run.seq, run.first_seq, run.status) == (before[-1].seq, cut.seq, "completed")
-    assert run.compacted_at is not None and run.pruned_at is None
+    assert run.compacted_at is not None
+    assert run.pruned_at is None
     assert await Laps(journal=journal).run(run_id="r") == RESULT
 
 
@@ -164,7 +176,7 @@ async def test_it_may_be_compacted_step_by_step(journal: Journal) -> None:
     assert all(gone)
     assert (await journal.state("r")).context["seen"] == RESULT[1]
     # Back is no way.
-    with pytest.raises(CheckpointError, match="'lap 2' leads to r/.* is gone"):
+    with pytest.raises(CheckpointError, match=r"'lap 2' leads to r/.* is gone"):
         await journal.compact("r", before="lap 2")
 
 
@@ -207,7 +219,7 @@ class Steady(Workflow):
         self.called = 0
 
     @step
-    async def work(self, ctx: Context, ev: StartEvent) -> StopEvent:
+    async def work(self, ctx: Context, ev: StartEvent) -> Lap | StopEvent:
         n = await ctx.store.get("n", default=0)
         await ctx.store.set("n", n + 1)
         key = await ctx.call("charge", self.charge)
@@ -235,7 +247,7 @@ async def test_a_live_run_goes_on_while_it_is_compacted(journal: Journal) -> Non
     assert (await journal.compact("r")).records
     hold.set()
     assert await handler == [0, 1, 1, 1]
-    assert [type(r.fact) for r in await journal.history("r")][0] is JournalCompacted
+    assert isinstance((await journal.history("r"))[0].fact, JournalCompacted)
 
 
 async def test_a_step_under_way_meets_its_compacted_records_again(file: Journal) -> None:
@@ -262,11 +274,11 @@ async def test_a_step_under_way_meets_its_compacted_records_again(file: Journal)
 async def test_a_known_run_id_still_means_the_same_run(journal: Journal) -> None:
     context = Context(Shop(journal=journal))
     await context.store.set("town", "Rome")
-    assert await Shop(journal=journal).run(run_id="r", ctx=context, item="lamp") == "1 lamp"
+    assert await Shop(journal=journal).run(run_id="r", ctx=context, item="lamp") == "shipped 1 lamp"
     await journal.compact("r")
     again = Context(Shop(journal=journal))
     await again.store.set("town", "Oslo")  # what it began with is not known any more
-    assert await Shop(journal=journal).run(run_id="r", ctx=again, item="lamp") == "1 lamp"
+    assert await Shop(journal=journal).run(run_id="r", ctx=again, item="lamp") == "shipped 1 lamp"
     with pytest.raises(RunConflictError, match="other arguments"):
         await Shop(journal=journal).run(run_id="r", item="chair")
 
@@ -279,7 +291,7 @@ async def test_a_failed_run_is_retried_and_edited_after_it(journal: Journal) -> 
     await journal.edit("r", set={"town": "Rome"})
     await journal.compact("r")
     shop = Shop(journal=journal)
-    assert await (await shop.retry("r")) == "1 lamp"
+    assert await (await shop.retry("r")) == "shipped 1 lamp"
     assert shop.ran == ["ship"]
     assert (await journal.state("r")).context["town"] == "Rome"
 
@@ -294,7 +306,7 @@ async def test_claims_in_vain_count_on(file: Journal) -> None:
         claim = await store.claim(row.run, _gone(n), epoch=row.epoch, status=row.status)
         assert claim is not None
         await file.compact("r")
-    with pytest.raises(NeedsAttentionError, match="was taken up . times"):
+    with pytest.raises(NeedsAttentionError, match=r"was taken up . times"):
         await (await flow.resume("r"))
 
 
@@ -485,18 +497,6 @@ class Lane(Workflow):
         return StopEvent(result=ev.text)
 
 
-class Lanes(Workflow):
-    """Starts two lanes, one after the other, and waits for each."""
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**{"timeout": None, **kwargs})
-
-    @step
-    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        lanes = [Lane(journal=ctx.workflow.journal, timeout=None) for _ in range(2)]  # type: ignore[attr-defined]
-        return StopEvent(result=[await lane.run() for lane in lanes])
-
-
 async def children_of(journal: Journal, run_id: str) -> list[str]:
     return [r.fact.run_id for r in await journal.history(run_id) if isinstance(r.fact, ChildStarted)]
 
@@ -546,7 +546,7 @@ async def test_a_compacted_run_moves_with_all_that_it_has(journal: Journal, memo
         if source is memory and journal.settings.url.startswith("memory"):
             break
         run_id = "r" if source is journal else "r2"
-        await source.compact("r" if source is journal else "r", before="lap 4" if source is journal else None)
+        await source.compact("r", before="lap 4" if source is journal else None)
         archive = io.BytesIO()
         info = await source.export("r", archive)
         row = await source.run("r")
@@ -774,7 +774,7 @@ async def test_without_results_a_run_is_gone_and_its_forks_know_where_they_came_
     # The id is free, and nothing of the first run comes back.
     handler = flow.run(run_id="r")
     await question(handler)
-    assert [item.position for item in await journal._shared.store.stream(await key_of(journal))][0] == 1
+    assert (await journal._shared.store.stream(await key_of(journal)))[0].position == 1
     assert flow.called.count(0) == 2
 
 
@@ -834,7 +834,7 @@ async def test_a_step_never_starts_a_run_anew_that_has_ended_and_is_gone(journal
     await recorded(journal, "p", CheckpointNamed)
     await released(handler)
     assert (await journal.prune(NOW, keep_results=False)).run_ids == ("named",)
-    with pytest.raises(NeedsAttentionError, match="run named of Lane.*was pruned together with its result"):
+    with pytest.raises(NeedsAttentionError, match=r"run named of Lane.*was pruned together with its result"):
         await (await naming().resume("p"))
     with pytest.raises(RunNotFoundError):
         await journal.run("named")
@@ -885,7 +885,7 @@ async def test_many_runs_go_and_what_is_long_goes_in_parts(file: Journal, monkey
     assert [len(await tables.rows(table)) for table in ("journal", "stream", "messages", "waits", "purges")] == [
         21, 0, 0, 0, 0,
     ]  # fmt: skip
-    assert await Shop(journal=file).run(run_id="s3", item="lamp") == "1 lamp"
+    assert await Shop(journal=file).run(run_id="s3", item="lamp") == "shipped 1 lamp"
 
 
 # -- From the command line ---------------------------------------------------------------------------------------------
