@@ -57,7 +57,7 @@ before; checkpoints before that one are gone. The file of an SQLite database kee
 """
 _PRUNE = """\
 Forget the runs that ended long ago: their records, streams and messages. How each ended, and its result, is kept unless
---drop-results says otherwise. Runs that have not ended are never touched. An interrupted one is gone on with by the next.
+--drop-results says otherwise. Runs that have not ended are never touched. If it is interrupted, the next one goes on.
 """
 
 
