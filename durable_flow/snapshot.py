@@ -99,6 +99,24 @@ def decode_state(encoded: EncodedValue) -> RunState:
     return load(data)
 
 
+def dump_value(value: Any) -> Any:
+    """Return plain values, payloads, facts and records as JSON-able data that name their kinds.
+
+    Raises TypeError for anything else.
+    """
+    return _dump_any(value)
+
+
+def load_value(data: Any) -> Any:
+    """Return what `dump_value` wrote. Raises DeserializationError."""
+    try:
+        return _load_any(data)
+    except DeserializationError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise DeserializationError(f"these data are no part of a run: {error}") from error
+
+
 def open_waits(state: RunState) -> Iterator[tuple[WaitOpened, int]]:
     """Yield what is still awaited, as if it was opened now, with the time when it was opened."""
     for wait in state.waits.values():
