@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from . import records
 from . import state as states
@@ -25,6 +25,8 @@ from .state import Effect, RunState
 
 VERSION = 1
 CODEC = "json"
+
+PartT = TypeVar("PartT")
 
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -131,8 +133,8 @@ def open_waits(state: RunState) -> Iterator[tuple[WaitOpened, int]]:
             )  # fmt: skip
 
 
-def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
-    """Return the same state with each EncodedValue and EncodedEvent replaced by what `rewrite` returns for it."""
+def with_payloads(state: PartT, rewrite: Callable[[Any], Any]) -> PartT:
+    """Return the same state, or part of one, with what `rewrite` returns for each EncodedValue and EncodedEvent."""
 
     def walk(value: Any) -> Any:
         cls = type(value)
@@ -148,7 +150,7 @@ def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
             return cls(**{each.name: walk(getattr(value, each.name)) for each in fields(cls)})
         return value
 
-    result: RunState = walk(state)
+    result: PartT = walk(state)
     return result
 
 
