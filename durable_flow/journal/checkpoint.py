@@ -61,6 +61,13 @@ class Checkpoint(BaseModel):
     _inputs: tuple[Event, ...] = PrivateAttr(())
     _outputs: tuple[Event, ...] = PrivateAttr(())
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Checkpoint):
+            return NotImplemented
+        return (self.__dict__, self.input_events, self.output_events) == (
+            other.__dict__, other.input_events, other.output_events
+        )  # fmt: skip
+
     def __hash__(self) -> int:
         return hash(self.id_)
 

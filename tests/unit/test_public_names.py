@@ -103,11 +103,8 @@ NOT_OFFERED = {
     "runtime": "the engine of upstream, as plugins; durable_flow has one engine",
     "server": "their HTTP server; " + LATER,
     "client": "the client of their HTTP server; " + LATER,
-    "checkpointer.WorkflowCheckpointer": LATER,
-    "checkpointer.Checkpoint": LATER,
     "drawing.draw_all_possible_flows": LATER,
     "drawing.draw_most_recent_execution": LATER,
-    "WorkflowCheckpointer": LATER,
     "draw_all_possible_flows": LATER,
     "draw_most_recent_execution": LATER,
 }
