@@ -35,6 +35,9 @@ class Completion(NamedTuple):
     point: BranchPoint
 
 
+# A loop keeps no task alive, and a run that was given up nobody.
+_under_way: set[asyncio.Task[None]] = set()
+
 OnCompletion = Callable[[Completion], Awaitable[None]]
 
 
@@ -112,6 +115,8 @@ class Checkpointing(Observers):
                     self._due.append(completion)
         if self._due and self._calling is None:
             self._calling = self._run.loop.create_task(self._call(), context=outside_of_steps())
+            _under_way.add(self._calling)
+            self._calling.add_done_callback(_under_way.discard)
 
     async def _call(self) -> None:
         run = self._run
@@ -123,6 +128,8 @@ class Checkpointing(Observers):
         except (KeyboardInterrupt, SystemExit):
             run.release()
             raise
+        except GeneratorExit:
+            raise  # its loop was closed under it, long ago perhaps
         except BaseException as error:
             current = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():

@@ -193,6 +193,19 @@ async def test_a_stepwise_run_has_its_checkpoint_when_run_step_returns(journal: 
     assert steps(ckptr.checkpoints[again.run_id]) == ["critique_joke"]
 
 
+async def test_run_step_returns_when_the_callback_is_over(memory: Journal) -> None:
+    hold = asyncio.Event()
+    watched = Watched(hold)
+    handler = Jokes(journal=memory).run(topic="steps", stepwise=True, checkpoint_callback=watched)
+    stepping = asyncio.ensure_future(handler.run_step())
+    await watched.called.wait()
+    assert (await memory.run(handler.run_id)).status == "running"
+    assert not stepping.done()
+    hold.set()
+    assert await stepping == [JokeTold(joke="a joke about steps")]
+    assert len(watched.calls) == 1
+
+
 class Tried(Workflow):
     @step(retry_policy=ConstantDelayRetryPolicy(delay=0, maximum_attempts=2))
     async def tried(self, ctx: Context, ev: StartEvent) -> StopEvent:
