@@ -192,7 +192,7 @@ class WorkflowCheckpointer:
         ]
 
 
-def calling(program: WorkflowProgram, callback: CheckpointCallback) -> OnCompletion:
+def calling(program: WorkflowProgram, callback: Callable[..., Awaitable[None]]) -> OnCompletion:
     """Return what calls back when a step has completed. Raises WorkflowRuntimeError for what cannot be called."""
     if not callable(callback):
         raise WorkflowRuntimeError(
@@ -223,7 +223,7 @@ def run_from(
     program: WorkflowProgram,
     checkpoint: Checkpoint,
     ctx_serializer: Serializer | None,
-    checkpoint_callback: CheckpointCallback | None,
+    checkpoint_callback: Callable[..., Awaitable[None]] | None,
     validate: Callable[[str], Validate],
     run_id: str | None,
     stepwise: bool,

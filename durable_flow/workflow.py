@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from .checkpointer import CheckpointCallback, calling, run_from
+from .checkpointer import calling, run_from
 from .context.edits import validated as validated_edit
 from .context.face import require_startable
 from .engine.children import engine_of, executing, start_child
@@ -194,7 +194,7 @@ class Workflow:
         *,
         run_id: str | None = None,
         stepwise: bool = False,
-        checkpoint_callback: CheckpointCallback | None = None,
+        checkpoint_callback: Callable[..., Awaitable[None]] | None = None,
         **kwargs: Any,
     ) -> WorkflowHandler:
         """Start a run, or go on with the one that has this id; returns its handler at once.
@@ -243,7 +243,7 @@ class Workflow:
         self,
         checkpoint: Checkpoint,
         ctx_serializer: Serializer | None = None,
-        checkpoint_callback: CheckpointCallback | None = None,
+        checkpoint_callback: Callable[..., Awaitable[None]] | None = None,
         *,
         run_id: str | None = None,
         stepwise: bool = False,

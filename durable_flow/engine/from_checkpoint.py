@@ -48,6 +48,8 @@ def run_from(
     """
     attachment = Attachment(engine, program, new_run_id or made_run_id())
     attachment.stepwise = stepwise
+    if program.limit is not None:
+        engine.placing.ask(attachment)  # at once: in the order of the starts
     engine.in_background(_begin(attachment, checkpoint, given, validate))
     return attachment
 
@@ -56,9 +58,12 @@ async def _begin(attachment: Attachment, checkpoint: Checkpoint, given: Beginnin
     engine = attachment.engine
     try:
         await engine.ready()
+        if attachment.asked is not None:
+            await engine.placing.asked(attachment, known=False)
+            if attachment.outcome is not None or attachment.failure is not None:
+                return  # cancelled or given up meanwhile
         if await engine.store.find(attachment.run_id) is not None:
             raise taken(attachment.run_id)
-        await engine.placing.wait(attachment)
         row = await _origin(engine, checkpoint, given)
         if row is not None:
             made = await _forked(attachment, row, checkpoint, given, validate)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pickle
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -635,6 +636,38 @@ async def test_what_cannot_be_run_from_is_refused_and_nothing_is_written(journal
     assert [info.run_id for info in await journal.runs()] == ["r"]
 
 
+async def test_a_run_from_a_checkpoint_waits_for_its_place_and_may_leave_the_queue(journal: Journal) -> None:
+    hold = asyncio.Event()
+    flow = Shop(journal=journal, hold=hold, num_concurrent_runs=1)
+    ckptr = WorkflowCheckpointer(flow)
+    first = ckptr.run(item="tea", run_id="first")
+    await flow.shipping.wait()
+    [packed] = ckptr.checkpoints["first"]
+    waiting, leaving = ckptr.run_from(packed, run_id="waiting"), ckptr.run_from(packed, run_id="leaving")
+    await leaving.cancel_run()
+    with pytest.raises(WorkflowCancelledByUser):
+        await leaving
+    assert flow.ran == ["pack", "ship"]
+    hold.set()
+    assert await first == await waiting == "shipped 1 tea"
+    assert sorted(info.run_id for info in await journal.runs()) == ["first", "waiting"]
+
+
+async def test_a_run_from_a_checkpoint_that_nobody_awaits_any_more_is_released(journal: Journal) -> None:
+    flow = Shop(journal=journal)
+    ckptr = WorkflowCheckpointer(flow)
+    await ckptr.run(item="tea", run_id="first")
+    flow.hold, flow.shipping = asyncio.Event(), asyncio.Event()
+    handler = ckptr.run_from(ckptr.checkpoints["first"][0], run_id="again")
+    awaiting = asyncio.ensure_future(handler._result())
+    await flow.shipping.wait()
+    awaiting.cancel()
+    await asyncio.wait([awaiting])
+    await released(handler)
+    flow.hold.set()
+    assert await (await flow.resume("again")) == "shipped 1 tea"
+
+
 # -- Without the journal that has the run ------------------------------------------------------------------------------
 
 
@@ -804,6 +837,7 @@ def test_a_checkpoint_made_by_hand_has_an_id_and_the_five_fields() -> None:
     assert one.id == one.id_
     assert (one.input_events, one.output_events) == ((StartEvent(),), (Half(n=1),))
     assert len({one, other}) == 2
+    assert pickle.loads(pickle.dumps(one)) == one
     one.output_event = Half(n=2)
     assert one.output_events == (Half(n=2),)
     assert through_json(one) == one
