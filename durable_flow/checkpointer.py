@@ -59,7 +59,8 @@ class WorkflowCheckpointer:
     `checkpoint_serializer` writes the values and events in `ctx_state`; default is as they are in the journal.
     `disabled_steps` are steps whose checkpoints are not kept. The workflow may be replaced: `ckptr.workflow = other`.
 
-    Raises WorkflowStepDoesNotExistError for a disabled step that the workflow does not have.
+    Raises WorkflowRuntimeError for what is no instance of a workflow, and WorkflowStepDoesNotExistError for a disabled
+    step that it does not have.
     """
 
     def __init__(
@@ -74,6 +75,17 @@ class WorkflowCheckpointer:
         self._checkpoints: dict[str, list[Checkpoint]] = {}
         for step in disabled_steps:
             self.disable_checkpoint(step)
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow whose runs `run`, `run_from` and `load` are about; another instance may be set."""
+        return self._workflow
+
+    @workflow.setter
+    def workflow(self, workflow: Workflow) -> None:
+        if isinstance(workflow, type) or not hasattr(workflow, "_durable_program_now"):
+            raise WorkflowRuntimeError(f"WorkflowCheckpointer takes an instance of a Workflow, not {workflow!r:.80}")
+        self._workflow = workflow
 
     @property
     def checkpoints(self) -> dict[str, list[Checkpoint]]:

@@ -45,6 +45,7 @@ from durable_flow.records import ContextSpliced, StateEdited, StepCompleted
 from .conftest import Log
 from .flows import Answer, Asking, Packed, Question, Shop, question, records_of, released, until
 from .jokes import BOTH, Jokes, JokeTold
+from .test_ownership import stand_still
 
 HERE = Path(__file__).parent
 
@@ -163,6 +164,15 @@ async def test_steps_are_disabled_and_enabled_by_name(memory: Journal) -> None:
     with pytest.raises(WorkflowStepDoesNotExistError):
         WorkflowCheckpointer(Jokes(journal=memory), disabled_steps=["_done"])
     assert WorkflowCheckpointer(Jokes(), disabled_steps=["critique_joke"]).enabled_checkpoints == {"generate_joke"}
+
+
+async def test_only_an_instance_of_a_workflow_is_taken() -> None:
+    for wrong in (Jokes, "Jokes", None):
+        with pytest.raises(WorkflowRuntimeError, match="takes an instance of a Workflow"):
+            WorkflowCheckpointer(wrong)  # type: ignore[arg-type]
+    ckptr = WorkflowCheckpointer(Jokes())
+    with pytest.raises(WorkflowRuntimeError, match="takes an instance of a Workflow"):
+        ckptr.workflow = Jokes  # type: ignore[assignment]
 
 
 async def test_a_callback_that_is_called_by_hand_makes_a_checkpoint(memory: Journal) -> None:
@@ -469,6 +479,21 @@ async def test_the_callback_stays_with_a_handler_whose_run_is_released_and_taken
         assert [call[0] for call in watched.calls] == ["ask", "answered"]
 
 
+async def test_the_callback_stays_with_a_run_whose_process_stood_still(journal: Journal, log: Log) -> None:
+    flow = Shop(journal=journal, hold=asyncio.Event())
+    watched = Watched()
+    handler = flow.run(run_id="r", item="lamp", checkpoint_callback=watched)
+    await flow.shipping.wait()
+    flow.shipping.clear()
+    stand_still(flow)
+    await log.seen("lapsed")
+    await flow.shipping.wait()
+    assert flow.hold is not None
+    flow.hold.set()
+    assert await handler == "shipped 1 lamp"
+    assert [call[0] for call in watched.calls] == ["pack", "ship"]
+
+
 async def test_a_run_can_be_cancelled_from_its_callback(journal: Journal) -> None:
     async def cancels(**_: Any) -> None:
         await handler.cancel_run(timeout=0)
@@ -523,6 +548,48 @@ async def test_run_from_is_a_new_run_that_goes_on_from_the_checkpoint(journal: J
     assert steps(await WorkflowCheckpointer(flow).load(handler.run_id)) == ["critique_joke"]
     assert await flow.run_from(checkpoint, run_id="mine") == ["a joke about ships", "ships", "dry"]
     assert (await journal.run("mine")).status == "completed"
+
+
+class ThirdStep(Event):
+    n: int
+
+
+class Three(Workflow):
+    ran: list[str] = []  # noqa: RUF012
+
+    @step
+    async def one(self, ev: StartEvent) -> Half:
+        return Half(n=1)
+
+    @step
+    async def two(self, ev: Half) -> ThirdStep:
+        self.ran.append("two")
+        return ThirdStep(n=2)
+
+    @step
+    async def three(self, ev: ThirdStep) -> StopEvent:
+        self.ran.append("three")
+        return StopEvent(result=ev.n)
+
+
+async def test_the_callback_of_a_run_from_a_checkpoint_holds_back_what_follows_too(journal: Journal) -> None:
+    ckptr = WorkflowCheckpointer(Three(journal=journal))
+    first = await first_checkpoint(ckptr)
+    again = ckptr.run_from(first)  # its numbers go on where those of the first one were
+    await again
+    hold = asyncio.Event()
+    for checkpoint in (first, ckptr.checkpoints[again.run_id][0]):
+        watched = Watched(hold)
+        Three.ran.clear()
+        handler = Three(journal=journal).run_from(checkpoint, checkpoint_callback=watched)
+        await watched.called.wait()
+        await journal.run(handler.run_id)
+        is_first = checkpoint is first
+        assert Three.ran == (["two"] if is_first else ["three"])
+        assert watched.calls[0][0] == ("two" if is_first else "three")
+        hold.set()
+        assert await handler == 2
+        hold.clear()
 
 
 async def test_a_changed_output_event_takes_the_place_of_what_the_step_returned(journal: Journal) -> None:
