@@ -17,7 +17,7 @@ from .test_simulation import FIRST_SEED, SCENARIOS, _quiet, violations
 
 __all__ = ["_quiet"]
 
-TRIALS = max(1, int(os.environ.get("DURABLE_FLOW_SIMULATION_TRIALS", "40")) // 8)
+TRIALS = max(5, int(os.environ.get("DURABLE_FLOW_SIMULATION_TRIALS", "40")) // 8)
 
 
 @pytest.fixture
