@@ -14,7 +14,7 @@ from ..errors import WorkflowRuntimeError
 from ..journal.checkpoint import Checkpoint
 from ..journal.listing import Finder, groups, shown_by
 from ..logs import fields, said
-from ..records import Record, StepCompleted, TaskId
+from ..records import Record, StepCompleted, StreamPublished, TaskId
 from ..snapshot import copied
 from ..state import RunState
 from .current import outside_of_steps
@@ -57,7 +57,15 @@ class Completions:
         checkpoint = self._finder.next(state, group)
         if not completes or checkpoint is None or checkpoint.kind == "start":
             return None
-        return Completion(checkpoint, BranchPoint(before, tuple(group)))
+        return Completion(checkpoint, BranchPoint(before, tuple(map(_without_items, group))))
+
+
+def _without_items(record: Record) -> Record:
+    """Return a record as the journal has it: published items are kept in the stream."""
+    fact = record.fact
+    if not isinstance(fact, StreamPublished):
+        return record
+    return record._replace(fact=fact._replace(items=()))
 
 
 class Checkpointing(Observers):

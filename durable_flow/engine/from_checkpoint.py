@@ -139,8 +139,7 @@ def _carried_on(attachment: Attachment, checkpoint: Checkpoint, given: Beginning
         event = checkpoint.output_event
         emit = None if event is None or state.tasks else emit_by(program, checkpoint.run_id, event)
         values, patch = None, None
-    has_ended = state.ended in (COMPLETED, CANCELLED)
-    if emit is None and (has_ended or not (state.tasks or any(wait.is_open for wait in state.waits.values()))):
+    if emit is None and (state.ended in (COMPLETED, CANCELLED) or not _has_work(state)):
         raise CheckpointError(f"checkpoint {checkpoint.id}: nothing is left to go on with there")
     output = output_of(point.group) if point is not None and emit is not None else None
     before = point.before if point is not None and output is not None else state
@@ -153,6 +152,11 @@ def _carried_on(attachment: Attachment, checkpoint: Checkpoint, given: Beginning
 
     edits = values is not None or patch is not None
     return branch(before, output, new_uid(), program.shape, edit=edit if edits else None, emit=emit)
+
+
+def _has_work(state: RunState) -> bool:
+    """Tell whether something of a run is pending: a task, a question, or a fan-in that is due."""
+    return bool(state.tasks or state.ripe or state.idle or any(wait.is_open for wait in state.waits.values()))
 
 
 def _state(program: Program, given: Beginning) -> RunState:
