@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..branching import Branch, Emit, branch, emitted_events, output_of
 from ..errors import CheckpointError, DeserializationError, DurableFlowError
-from ..events import Event, StopEvent
+from ..events import Event, StopEvent, UnknownEvent
 from ..journal.checkpoint import Checkpoint
 from ..journal.folding import state_at
 from ..journal.forking import ForkRequest, planned, taken
@@ -136,7 +136,7 @@ def _carried_on(attachment: Attachment, checkpoint: Checkpoint, given: Beginning
         values, patch = _changes(program, state.context, given)
     else:
         # Nothing tells what came of the step from what else was pending.
-        event = checkpoint.output_event
+        event = checkpoint.output_for(program.codec)
         emit = None if event is None or state.tasks else emit_by(program, checkpoint.run_id, event)
         values, patch = None, None
     if emit is None and (state.ended in (COMPLETED, CANCELLED) or not _has_work(state)):
@@ -167,7 +167,7 @@ def _state(program: Program, given: Beginning) -> RunState:
 
 def _emit(program: Program, checkpoint: Checkpoint, group: Sequence[Record]) -> Emit | None:
     """Return what emits the checkpoint's output event, if it is another one than recorded or ends the run."""
-    recorded, event = emitted_events(group, output_of(group)), checkpoint.output_event
+    recorded, event = emitted_events(group, output_of(group)), checkpoint.output_for(program.codec)
     if event is None:
         if recorded:
             raise CheckpointError(
@@ -178,6 +178,10 @@ def _emit(program: Program, checkpoint: Checkpoint, group: Sequence[Record]) -> 
     completes = any(isinstance(record.fact, StepCompleted) for record in group)
     if recorded and _is_same(program, event, recorded[0]) and not (completes and isinstance(event, StopEvent)):
         return None
+    if isinstance(event, UnknownEvent):
+        raise CheckpointError(
+            f"checkpoint {checkpoint.id}: this program has no event class {event.name!r}, of which its output event is"
+        )
     return emit_by(program, checkpoint.run_id, event)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import CheckpointError, DeserializationError
-from ..events import Event
+from ..events import Event, UnknownEvent
 from ..records import EncodedEvent
 from ..serializers.base import Serializer
 from ..serializers.codec import Codec
@@ -60,6 +60,8 @@ class Checkpoint(BaseModel):
 
     _inputs: tuple[Event, ...] = PrivateAttr(())
     _outputs: tuple[Event, ...] = PrivateAttr(())
+    # The output event as it was stored, if this program did not have its class.
+    _unread: EncodedEvent | None = PrivateAttr(None)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Checkpoint):
@@ -85,6 +87,12 @@ class Checkpoint(BaseModel):
     def output_events(self) -> tuple[Event, ...]:
         """All of the output events, in order; an `output_event` that was replaced stands for all of them."""
         return _all(self.output_event, self._outputs)
+
+    def output_for(self, codec: Codec) -> Event | None:
+        """Return the output event; one whose class was not there when the checkpoint was made is read again."""
+        if self._unread is not None and self._outputs and self._outputs[0] is self.output_event:
+            return codec.decode_event(self._unread)
+        return self.output_event
 
     def to_dict(self, serializer: Serializer | None = None) -> dict[str, Any]:
         """Return it as JSON-able data, for `from_dict` in this process or another.
@@ -120,9 +128,9 @@ class Checkpoint(BaseModel):
             )
         codec = Codec(serializer or JsonSerializer(), readers=(JsonSerializer(),))
         try:
-            inputs, outputs = (tuple(_event(codec, each) for each in data[name]) for name in ("inputs", "outputs"))
+            inputs, outputs = ([_stored(each) for each in data[name]] for name in ("inputs", "outputs"))
             plain = {name: data[name] for name in (*_PLAIN, "at", "keys_changed")}
-            return checkpoint(inputs, outputs, cls, **plain)
+            return checkpoint(inputs, outputs, codec.decode_event, cls, **plain)
         except (LookupError, TypeError, ValidationError, DeserializationError) as error:
             raise CheckpointError(f"this checkpoint cannot be read: {error}") from error
 
@@ -131,12 +139,19 @@ _PLAIN = ("id_", "last_completed_step", "ctx_state", "run_id", "seq", "kind", "n
 
 
 def checkpoint(
-    inputs: tuple[Event, ...], outputs: tuple[Event, ...], cls: type[Checkpoint] = Checkpoint, **values: Any
+    inputs: Iterable[EncodedEvent],
+    outputs: Sequence[EncodedEvent],
+    event_of: Callable[[EncodedEvent], Event],
+    cls: type[Checkpoint] = Checkpoint,
+    **values: Any,
 ) -> Checkpoint:
     """Return a checkpoint with all of its input and output events."""
-    made = cls(input_event=inputs[0] if inputs else None, output_event=outputs[0] if outputs else None, **values)
-    made._inputs, made._outputs = inputs, outputs
-    return made
+    given, made = tuple(map(event_of, inputs)), tuple(map(event_of, outputs))
+    result = cls(input_event=given[0] if given else None, output_event=made[0] if made else None, **values)
+    result._inputs, result._outputs = given, made
+    if made and type(made[0]) is UnknownEvent:
+        result._unread = outputs[0]
+    return result
 
 
 def _all(first: Event | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -145,11 +160,11 @@ def _all(first: Event | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
     return () if first is None else (first,)
 
 
-def _event(codec: Codec, data: Any) -> Event:
+def _stored(data: Any) -> EncodedEvent:
     encoded = load_value(data)
     if not isinstance(encoded, EncodedEvent):
         raise DeserializationError("where an event belongs there is something else")
-    return codec.decode_event(encoded)
+    return encoded
 
 
 @dataclass(frozen=True, slots=True)

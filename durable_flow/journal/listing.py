@@ -121,8 +121,9 @@ class Finder:
         changed = tuple(sorted(self._changed))
         self._changed.clear()
         return checkpoint(
-            tuple(map(self._event_of, inputs.get(of, ()))) if of is not None else (),
-            tuple(map(self._event_of, emitted_events(group, output_of(group)))),
+            inputs.get(of, ()) if of is not None else (),
+            emitted_events(group, output_of(group)),
+            self._event_of,
             id_=id_of(self._run_id, last.seq),
             run_id=self._run_id,
             seq=last.seq,

@@ -894,6 +894,47 @@ async def test_the_runs_of_a_killed_process_have_their_checkpoints(shared_url: s
         assert steps(ckptr.checkpoints["dead"]) == BOTH
 
 
+LATER = """
+import json, sys
+from durable_flow import Checkpoint
+checkpoints = [Checkpoint.from_dict(data) for data in json.load(sys.stdin)]
+print(*{type(checkpoint.output_event).__name__ for checkpoint in checkpoints})
+import asyncio
+from durable_flow import Journal
+from jokes import Jokes
+
+async def main():
+    async with Journal("memory://") as journal:
+        for checkpoint in checkpoints:
+            print(await Jokes(journal=journal).run_from(checkpoint))
+        checkpoints[0].output_event = type(checkpoints[0].output_event)(name="Nobody", raw={})
+        try:
+            await Jokes(journal=journal).run_from(checkpoints[0])
+        except Exception as error:
+            print(error)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_checkpoint_may_be_loaded_before_the_classes_of_its_events(memory: Journal) -> None:
+    ckptr = WorkflowCheckpointer(Jokes(journal=memory))
+    first = await first_checkpoint(ckptr, topic="late")
+    edited = through_json(first)
+    edited.output_event = JokeTold(joke="another")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LATER,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    printed, _ = await process.communicate(json.dumps([first.to_dict(), edited.to_dict()]).encode())
+    names, going_on, changed, error = printed.decode().splitlines()
+    assert names == "UnknownEvent"
+    assert going_on == str(["a joke about late", "late", "dry"])
+    assert changed == str(["another", "late", "dry"])
+    assert error == f"checkpoint {first.id}: this program has no event class 'Nobody', of which its output event is"
+
+
 # -- The model ---------------------------------------------------------------------------------------------------------
 
 
