@@ -429,6 +429,24 @@ async def test_an_archive_is_sealed_and_its_run_goes_on_in_another_sealed_journa
         assert {row["seal"] for row in rows if row["payload"] is not None} == {"aes-gcm"}
 
 
+async def test_a_plain_archive_is_refused_where_encryption_is_required(where: str, tmp_path: Path) -> None:
+    archive = tmp_path / "film.jsonl"
+    async with Journal("memory://") as plain:
+        await asked(plain, "film")
+        await plain.export("film", archive)
+    async with Journal(where, **sealed()) as journal:
+        with pytest.raises(ArchiveError, match=r"not sealed by 'aes-gcm', which this journal requires.*allow_plaintext"):
+            await journal.import_(archive)
+        assert await journal.runs() == []
+    async with Journal(where, **sealed(allow_plaintext=True)) as journal:
+        await journal.import_(archive)
+        assert SECRET not in await Tables(journal).text()
+    # It was sealed on its way in.
+    async with Journal(where, **sealed()) as journal:
+        await journal.send("film", SealedAnswer(text="yes"))
+        assert await (await Secretive(journal=journal).resume("film")) == ["yes", SECRET]
+
+
 async def test_a_fork_and_snapshots_are_sealed_too(where: str) -> None:
     async with Journal(where, **sealed()) as journal:
         await asked(journal, "film")
