@@ -49,7 +49,7 @@ def made(url: str, run_id: str = "film", **options: Any) -> None:
     asyncio.run(work())
 
 
-@pytest.mark.parametrize("keys", [OLD, f"{NEW},{OLD}", f"  {NEW}\n{OLD}\n"])
+@pytest.mark.parametrize("keys", [OLD, f"{NEW},{OLD}", f"  {NEW}\n{OLD}\n"], ids=["one", "commas", "blanks"])
 def test_an_encrypted_run_is_shown_with_its_key_wherever_it_stands(url: str, command: Command, keys: str) -> None:
     made(url, seal=EncryptedSeal(keys=[OLD]))
     code, out, _ = command("checkpoints", "film", keys=keys)
