@@ -79,7 +79,9 @@ def test_without_the_key_nothing_is_shown_and_the_variable_is_named(
 
 def test_a_fork_is_written_with_the_first_key(url: str, command: Command, tmp_path: Path) -> None:
     made(url, seal=EncryptedSeal(keys=[OLD]))
-    assert command("fork", "film", "2", "--set", f'word="{SECRET}"', "--new-run-id", "copy", keys=f"{NEW} {OLD}")[0] == 0
+    assert (
+        command("fork", "film", "2", "--set", f'word="{SECRET}"', "--new-run-id", "copy", keys=f"{NEW} {OLD}")[0] == 0
+    )
     assert SECRET.encode() not in everything(tmp_path)
     assert SECRET in command("blame", "copy", "word", keys=NEW)[1]
     assert command("blame", "copy", "word", keys=OLD)[0] == 1
