@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ArchiveError, DeserializationError
 from ..records import EncodedEvent, Fact, Record
+from .archive_values import NUMBER_LIMIT
 from .protocol import ImportedMessage, MessageRow
 from .rows import to_columns, to_fact
 
@@ -303,7 +304,7 @@ class _Fields:
 
     def number(self, name: str) -> int:
         value: int = self._take(name, int)
-        if not 0 <= value < 1 << 63:
+        if not 0 <= value < NUMBER_LIMIT:
             raise ArchiveError(f"{self._what} has a {name!r} out of range")
         return value
 

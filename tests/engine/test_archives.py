@@ -526,6 +526,10 @@ DEEP = "[" * 50_000 + "]" * 50_000
         (set_in(0, records=1), "count"),
         (set_in(0, created_at=-1), "out of range"),
         (set_in(0, created_at=1.5), "created_at"),
+        (set_in(0, created_at=1 << 62), "out of range"),
+        (set_in(0, shape="NUL \0"), "the manifest has the text 'NUL .* NUL"),
+        (set_in(0, durable_flow="\ud800"), "half a surrogate pair"),
+        (set_in(2, at=1), "time is before"),
         (set_in(0, seal="aes"), "seal 'aes', and none is configured"),
         (set_in(1, link="/etc/passwd"), "not known: link"),
         (set_in(1, record=2), "record 2 where record 1"),
@@ -542,6 +546,9 @@ DEEP = "[" * 50_000 + "]" * 50_000
         (set_in(2, name=None), "name"),
         (set_in(-1, messages=1), "count"),
         (set_in(-1, end=False), "footer"),
+        (set_in(3, name="NUL \0"), "NUL"),
+        (record("StepCompleted", data='{"attempt":' + "9" * 30 + "}"), "number out of range"),
+        (record("RunStarted", data='{"uid":"\\u0000","shape":""}'), "RunStarted has the text .* NUL"),
         (record("StepCompleted", step="nobody"), "do not fold"),
         (record("StepCompleted", data='{"attempt":"one"}'), "wrong type"),
         (record("StepCompleted", task=None, step=None), "wrong type"),
@@ -585,10 +592,36 @@ async def test_messages_from_an_archive_are_as_restricted_as_others(memory: Jour
         await refused(other, with_messages({**letter, "kind": "run"}), "kind 'run'")
         one, two = ({**letter, "message": name, "kind": "answer", "wait_id": "w"} for name in "ab")
         await refused(other, with_messages(one, two), "two messages answer")
+        for field in ("message", "wait_id", "step", "name"):
+            await refused(other, with_messages({**letter, field: "half \ud800"}), "a message has the text 'half ")
+        await refused(other, with_messages({"message": "m", "kind": "cancel", "reason": "\0"}), "NUL")
+        await refused(other, with_messages({**letter, "v": 1 << 62}), "out of range")
         await other.import_(io.BytesIO(with_messages(letter)))
     ended = forged(await finished(memory), lambda contents: contents.insert(-1, letter))
     async with Journal("memory://") as other:
         await refused(other, ended, "a run that has ended")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"context": [["NUL \0", ["json", "1"]]]}, "the state that the run goes on from has the text 'NUL "),
+        ({"position": 1 << 62}, "the state that the run goes on from has a number out of range"),
+    ],
+)
+async def test_the_state_that_a_fork_begins_with_is_looked_at_too(
+    memory: Journal, change: dict[str, Any], match: str
+) -> None:
+    await finished(memory)
+    await memory.fork("lamp", 2, new_run_id="copy")
+    archive = await archive_of(memory, "copy")
+
+    def changed(contents: list[dict[str, Any]]) -> None:
+        (imported,) = (content for content in contents if content.get("kind") == "StateImported")
+        imported["payload"] = json.dumps({**json.loads(imported["payload"]), **change})
+
+    async with Journal("memory://") as other:
+        await refused(other, forged(archive, changed), match)
 
 
 # -- Code and keys -----------------------------------------------------------------------------------------------------
