@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ArchiveError, DeserializationError
+from ..events import MAX_VERSION
 from ..records import EncodedEvent, Fact, Record
 from .archive_values import NUMBER_LIMIT
 from .protocol import ImportedMessage, MessageRow
@@ -304,7 +305,7 @@ class _Fields:
 
     def number(self, name: str) -> int:
         value: int = self._take(name, int)
-        if not 0 <= value < NUMBER_LIMIT:
+        if not 0 <= value < NUMBER_LIMIT or (name == "v" and value > MAX_VERSION):
             raise ArchiveError(f"{self._what} has a {name!r} out of range")
         return value
 

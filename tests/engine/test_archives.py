@@ -547,6 +547,7 @@ DEEP = "[" * 50_000 + "]" * 50_000
         (set_in(-1, messages=1), "count"),
         (set_in(-1, end=False), "footer"),
         (set_in(3, name="NUL \0"), "NUL"),
+        (set_in(3, v=32_768), "'v' out of range"),
         (record("StepCompleted", data='{"attempt":' + "9" * 30 + "}"), "number out of range"),
         (record("RunStarted", data='{"uid":"\\u0000","shape":""}'), "RunStarted has the text .* NUL"),
         (record("StepCompleted", step="nobody"), "do not fold"),
@@ -595,7 +596,7 @@ async def test_messages_from_an_archive_are_as_restricted_as_others(memory: Jour
         for field in ("message", "wait_id", "step", "name"):
             await refused(other, with_messages({**letter, field: "half \ud800"}), "a message has the text 'half ")
         await refused(other, with_messages({"message": "m", "kind": "cancel", "reason": "\0"}), "NUL")
-        await refused(other, with_messages({**letter, "v": 1 << 62}), "out of range")
+        await refused(other, with_messages({**letter, "v": 32_768}), "'v' out of range")
         await other.import_(io.BytesIO(with_messages(letter)))
     ended = forged(await finished(memory), lambda contents: contents.insert(-1, letter))
     async with Journal("memory://") as other:
