@@ -397,6 +397,13 @@ async def test_files_for_text_folders_and_pipes_are_refused(memory: Journal, tmp
             await other.import_(tmp_path)
         with pytest.raises(ArchiveError, match="no regular file"):
             await other.import_(tmp_path / "pipe")
+        # Nor is what stands there replaced: as root an export to /dev/null would make a file of it.
+        (tmp_path / "link").symlink_to("pipe")
+        for name in ("pipe", "link"):
+            with pytest.raises(ArchiveError, match="no regular file"):
+                await memory.export("lamp", tmp_path / name)
+            assert (tmp_path / name).is_fifo()
+        assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
         with pytest.raises(FileNotFoundError):
             await other.import_(tmp_path / "nothing")
         assert await other.runs() == []
