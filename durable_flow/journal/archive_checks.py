@@ -181,6 +181,7 @@ class Checks:
 
     def _accepted(self, payload: EncodedEvent | EncodedValue) -> EncodedEvent | EncodedValue:
         self._require_codec(payload.codec)
+        self._require_size(payload)
         return payload
 
     def _require_codec(self, codec: str) -> None:
@@ -190,10 +191,10 @@ class Checks:
                 f"exported this archive, import it with allow_codecs=[{codec!r:.50}]"
             )
 
-    def _require_size(self, event: EncodedEvent) -> None:
-        if len(event.data) > self._limit:
+    def _require_size(self, payload: EncodedEvent | EncodedValue) -> None:
+        if len(payload.data) > self._limit:
             raise ArchiveError(
-                f"an event takes {len(event.data):,} bytes, more than max_payload_bytes = {self._limit:,}"
+                f"an event or value takes {len(payload.data):,} bytes, more than max_payload_bytes = {self._limit:,}"
             )
 
 

@@ -446,6 +446,31 @@ async def test_a_payload_larger_than_the_journal_takes_is_refused(new_journal: C
         await refused(target, await archive_of(source, "lamp"), "max_payload_bytes = 100")
 
 
+class Hoarder(Workflow):
+    """Has more in its context than one payload may hold."""
+
+    @step
+    async def hoard(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        for key in "abcde":
+            await ctx.store.set(key, key * 800)
+        await ctx.checkpoint("full")
+        return StopEvent(result="done")
+
+
+async def test_a_state_is_forked_and_moved_whose_values_are_each_small_enough(
+    new_journal: Callable[..., Journal],
+) -> None:
+    async with new_journal(max_payload_bytes=1000) as journal, Journal("memory://", max_payload_bytes=1000) as other:
+        await Hoarder(journal=journal).run(run_id="r")
+        await journal.fork("r", "full", new_run_id="f")
+        assert len((await journal.state("f")).context) == 5
+        archive = await archive_of(journal, "f")
+        async with Journal("memory://", max_payload_bytes=801) as small:
+            await refused(small, archive, "802 bytes, more than max_payload_bytes = 801")
+        await other.import_(io.BytesIO(archive))
+        assert await (await Hoarder(journal=other).resume("f")) == "done"
+
+
 async def test_compression_is_undone_up_to_a_hundredfold(memory: Journal) -> None:
     archive = await finished(memory)
     async with Journal("memory://") as other:
