@@ -50,6 +50,8 @@ class Checks:
         self._answered: set[str] = set()
         self._ended_at: int | None = None
         self._at = 0
+        self._parent_uid: str | None = None
+        self._parent_seq: int | None = None
 
     def take(self, line: RecordLine | ItemLine | ImportedMessage | Footer) -> None:
         """Check the next line."""
@@ -77,9 +79,9 @@ class Checks:
         if state.ended and state.error is not None:
             error = f"{state.error.type}: {state.error.message}"[:500]
         return ImportedRun(
-            NewRun(run_id, state.uid, state.workflow, manifest.shape), status, state.epoch,
+            NewRun(run_id, state.uid, state.workflow, manifest.shape, None, self._parent_seq), status, state.epoch,
             None if status == RUNNING else state.wake_at, manifest.created_at, state.last_at,
-            self._ended_at if state.ended else None, error,
+            self._ended_at if state.ended else None, error, parent_uid=self._parent_uid,
         )  # fmt: skip
 
     def _record(self, line: RecordLine) -> None:
@@ -172,6 +174,7 @@ class Checks:
         for payload in _payloads(fact):
             self._require_codec(payload.codec)
         if isinstance(fact, StateImported):
+            self._parent_uid, self._parent_seq = fact.parent, fact.seq
             try:
                 state = decode_state(fact.state)
                 with_payloads(state, self._accepted)

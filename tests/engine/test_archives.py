@@ -446,6 +446,19 @@ async def test_a_payload_larger_than_the_journal_takes_is_refused(new_journal: C
         await refused(target, await archive_of(source, "lamp"), "max_payload_bytes = 100")
 
 
+async def test_a_fork_is_one_of_its_parent_where_both_are(pair: Pair) -> None:
+    source, target = pair
+    await finished(source)
+    await source.fork("lamp", 2, new_run_id="copy")
+    await passed(source, target, "lamp", "moved")
+    await passed(source, target, "copy")
+    assert (await target.run("copy")).forked_from == "moved/2"
+    assert [fork.run_id for fork in await target.forks("moved")] == ["copy"]
+    async with Journal("memory://") as other:
+        await passed(source, other, "copy")
+        assert (await other.run("copy")).forked_from is None
+
+
 class Hoarder(Workflow):
     """Has more in its context than one payload may hold."""
 
