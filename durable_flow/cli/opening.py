@@ -12,7 +12,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from ..errors import DurableFlowError
+from ..errors import ArchiveError, DeserializationError, DurableFlowError
 from ..journal.journal import Journal
 from ..serializers.base import Seal, Serializer
 
@@ -34,7 +34,8 @@ def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
     try:
         said = asyncio.run(work)
     except (DurableFlowError, ImportError, OSError) as error:
-        lacks_keys = "seal" in str(error) and not _seal_keys()
+        of_data = isinstance(error, (ArchiveError, DeserializationError))
+        lacks_keys = of_data and "seal" in str(error) and not _seal_keys()
         more = f". Commands take the keys of an EncryptedSeal from the environment's {SEAL_VARIABLE}"
         print(f"durable-flow {command}: {error}{more if lacks_keys else ''}", file=sys.stderr)
         return 1

@@ -77,6 +77,12 @@ def test_without_the_key_nothing_is_shown_and_the_variable_is_named(
     assert not file.exists()
 
 
+def test_other_errors_say_nothing_of_keys(url: str, command: Command) -> None:
+    made(url)
+    code, _, told = command("checkpoints", "sealed")
+    assert (code, "there is no run sealed" in told, "DURABLE_FLOW_SEAL_KEYS" in told) == (1, True, False)
+
+
 def test_a_fork_is_written_with_the_first_key(url: str, command: Command, tmp_path: Path) -> None:
     made(url, seal=EncryptedSeal(keys=[OLD]))
     assert (
