@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -42,6 +43,11 @@ _CHECKPOINT_COMMANDS = {
     "fork": "make a new run that goes on from a checkpoint; it runs when a worker takes it up",
 }
 
+_KEYS = """\
+Keys come by the environment, never as arguments. DURABLE_FLOW_SEAL_KEYS: those of an encrypted journal's
+EncryptedSeal, separated by commas or blanks, the one that writes first. DURABLE_FLOW_SERIALIZER_KEY: the one of a
+journal with pickles.
+"""
 _EXPORT = """\
 Write all that is recorded of a run to FILE: JSON lines with a hash chain, compressed if the name ends in .gz. The run
 is not disturbed. It is not encrypted unless the journal is. Runs that it started are not in it: export them as well.
@@ -72,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "export":
         from .archives import export
 
-        return export(options.run_id, options.file, options.url)
+        return export(options)
     if options.command == "import":
         from .archives import import_
 
-        return import_(options.file, options.url, options.run_id, options.allow_codec)
+        return import_(options)
     if options.command in ("compact", "prune"):
         from .retention import run as run_retention
 
@@ -116,7 +122,7 @@ def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParse
     for name, summary in _CHECKPOINT_COMMANDS.items():
         made[name] = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         made[name].add_argument("run_id", metavar="RUN_ID")
-        _add_url(made[name])
+        _add_journal(made[name])
     made["diff"].add_argument("a", metavar="A", help=_AT)
     made["diff"].add_argument("b", metavar="B", nargs="?", help="another one; default: now")
     made["blame"].add_argument("key", metavar="KEY")
@@ -139,7 +145,7 @@ def _add_archives(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     export = commands.add_parser("export", help="write a run to a file", description=_EXPORT)
     export.add_argument("run_id", metavar="RUN_ID", help="the run")
     export.add_argument("file", metavar="FILE", help="the archive; what stood there is replaced when it is complete")
-    _add_url(export)
+    _add_journal(export)
     importing = commands.add_parser("import", help="read a run from a file", description=_IMPORT)
     importing.add_argument("file", metavar="FILE", help="the archive")
     importing.add_argument("--run-id", metavar="RUN_ID", help="the run's id here; default: the one that it had")
@@ -150,7 +156,17 @@ def _add_archives(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="CODEC",
         help="accept data of this codec, too, as pickle: whoever wrote them may run code where they are read",
     )
-    _add_url(importing)
+    _add_journal(importing)
+
+
+def _add_journal(command: argparse.ArgumentParser) -> None:
+    _add_url(command)
+    command.epilog = _KEYS
+    command.add_argument(
+        "--allow-plaintext",
+        action="store_true",
+        help="read what is not encrypted, too, of a journal that was begun without encryption",
+    )
 
 
 def _add_retention(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -159,7 +175,7 @@ def _add_retention(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     compact.add_argument("run_id", metavar="RUN_ID", help="the run; it may be live")
     compact.add_argument("--before", metavar="CHECKPOINT", help=f"{_AT}; default: the newest one")
-    _add_url(compact)
+    _add_journal(compact)
     prune = commands.add_parser("prune", help="forget runs that ended long ago", description=_PRUNE)
     prune.add_argument(
         "--older-than",
@@ -169,11 +185,11 @@ def _add_retention(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         help="how long ago a run must have ended, as 30d, 12h, 45m, 8w or 0s; or a time as 2026-01-31T00:00:00+00:00",
     )
     prune.add_argument(
-        "--status", action="append", metavar="STATUS", help="only runs that ended so, as completed; may be repeated"
+        "--status", action="append", choices=_ENDS, help="only runs that ended so; may be repeated; default: any"
     )
     prune.add_argument("--drop-results", action="store_true", help="keep nothing of a run, not even how it ended")
     prune.add_argument("--dry-run", action="store_true", help="only tell what would go")
-    _add_url(prune)
+    _add_journal(prune)
 
 
 def _add_url(command: argparse.ArgumentParser) -> None:
@@ -188,16 +204,17 @@ def _add_url(command: argparse.ArgumentParser) -> None:
 def _long_ago(text: str) -> timedelta | datetime:
     number, unit = text[:-1], text[-1:]
     if unit in _UNITS and number.isascii() and number.isdigit():
-        return timedelta(**{_UNITS[unit]: int(number)})
-    try:
+        with suppress(OverflowError):
+            return timedelta(**{_UNITS[unit]: int(number)})
+    time = None
+    with suppress(ValueError):
         time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
     if time is None or time.utcoffset() is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither as 30d (w, d, h, m, s) nor a time with its zone")
     return time
 
 
+_ENDS = ("completed", "failed", "timed_out", "cancelled", "terminated")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from argparse import Namespace
 
-from ..errors import DurableFlowError
-from ..journal.journal import Journal
+from .opening import opened, told
 
 
 def run(options: Namespace) -> int:
     """Run the command that the options name and return the exit code."""
-    try:
-        print(asyncio.run(_compact(options) if options.command == "compact" else _prune(options)))
-    except (DurableFlowError, ValueError) as error:
-        print(f"durable-flow {options.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return told(options.command, _compact(options) if options.command == "compact" else _prune(options))
 
 
 async def _compact(options: Namespace) -> str:
     before = options.before
     if before is not None and before.isascii() and before.isdigit():
         before = int(before)
-    async with Journal(options.url) as journal:
+    async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
         made = await journal.compact(options.run_id, before)
     return f"{made.run_id} begins with checkpoint {made.first} now: {made.records} records were compacted."
 
 
 async def _prune(options: Namespace) -> str:
-    async with Journal(options.url) as journal:
+    async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
         made = await journal.prune(
             options.older_than, options.status, keep_results=not options.drop_results, dry_run=options.dry_run
         )

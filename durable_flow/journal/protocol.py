@@ -177,6 +177,7 @@ class StreamRow(NamedTuple):
 class ImportedRun(NamedTuple):
     """What the row of a run from another journal says; times in microseconds. Nobody owns it.
 
+    `parent_uid` is the uid of the run that it was forked from: its parent here, if this journal has that run too.
     `first` is the seq of its first record, `compacted_at` since when, if those before were compacted.
     """
 
@@ -188,6 +189,7 @@ class ImportedRun(NamedTuple):
     updated_at: int
     finished_at: int | None
     error: str | None
+    parent_uid: str | None = None
     first: int = 1
     compacted_at: int | None = None
 

@@ -179,12 +179,12 @@ def _microseconds(older_than: timedelta | datetime, now: int) -> int:
     if isinstance(older_than, timedelta):
         if older_than < timedelta(0):
             raise ValueError(f"older_than={older_than!r} lies in the future; it is how long ago a run must have ended")
-        return now - older_than // _MICROSECOND
+        return max(0, now - older_than // _MICROSECOND)
     if not isinstance(older_than, datetime):
         raise TypeError(f"older_than={older_than!r}: pass a timedelta, as timedelta(days=30), or an aware datetime")
     if older_than.utcoffset() is None:
         raise ValueError(f"older_than={older_than!r} has no time zone; pass an aware time, as datetime.now(UTC)")
-    return (older_than - EPOCH) // _MICROSECOND
+    return max(0, (older_than - EPOCH) // _MICROSECOND)
 
 
 def _final(status: str | Sequence[str] | None) -> frozenset[str]:

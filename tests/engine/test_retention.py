@@ -947,7 +947,16 @@ async def test_the_commands_do_the_same(file: Journal, capsys: pytest.CaptureFix
     assert await file.runs() == []
 
 
-@pytest.mark.parametrize("words", [["--older-than", "soon"], ["--older-than", "5"], ["--older-than", "2020-01-01"], []])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--older-than", "soon"],
+        ["--older-than", "5"],
+        ["--older-than", "2020-01-01"],
+        ["--older-than", "9999999999999d"],
+        [],
+    ],
+)
 def test_a_command_without_a_time_that_can_be_read_is_refused(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
