@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .decide import decide
+from .decide import decide, question_facts
 from .fold import evolve, fold
-from .incoming import EditRequested, EventReceived, ImportRequested, Question, StepReturned
+from .incoming import Collectors, EditRequested, EventReceived, ImportRequested, Question, StepReturned
 from .records import (
     BufferReleased,
     CheckpointNamed,
@@ -19,6 +19,7 @@ from .records import (
     EventCollected,
     EventEmitted,
     Fact,
+    FanOutOpened,
     PendingDropped,
     Record,
     RunCompleted,
@@ -29,6 +30,7 @@ from .records import (
     StepDiverged,
     TaskId,
     WaitClosed,
+    WaitOpened,
 )
 from .snapshot import encode_state
 from .state import RunState
@@ -42,14 +44,18 @@ _OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
 class Output(NamedTuple):
     """The output of a step that completed (`task`), or of the run's start (None).
 
-    `events` are what it emitted and what has not been handled yet, `emitted` their records' facts, the end of the run
-    not among them. `carried` is what else the same group of records holds.
+    `emitted` are the facts of what it emitted, `questions` of the waits that its questions opened, `result` the event
+    by which it ended the run, `fan_out` who was to collect the list that it returned. `carried` is what else the same
+    group of records holds.
     """
 
     task: TaskId | None
     attempt: int
     emitted: tuple[EventEmitted, ...]
     carried: tuple[Fact, ...]
+    questions: tuple[WaitOpened, ...] = ()
+    result: EncodedEvent | None = None
+    fan_out: Collectors | None = None
 
 
 def output_of(group: Sequence[Record]) -> Output | None:
@@ -62,7 +68,10 @@ def output_of(group: Sequence[Record]) -> Output | None:
         carried = tuple(
             f for f in facts if isinstance(f, _CARRIED) or (isinstance(f, _OF_OTHERS) and f.task not in (None, task))
         )
-        return Output(task, completed.attempt, emitted, carried)
+        questions = tuple(f for f in facts if isinstance(f, WaitOpened) and f.task is None)
+        result = next((f.result for f in facts if isinstance(f, RunCompleted)), None)
+        opened = next((Collectors(f.joins, f.takes) for f in facts if isinstance(f, FanOutOpened)), None)
+        return Output(task, completed.attempt, emitted, carried, questions, result, opened)
     if isinstance(facts[0], RunStarted) and not any(isinstance(fact, StateImported) for fact in facts):
         return Output(None, 0, tuple(f for f in facts if isinstance(f, EventEmitted)), ())
     return None
@@ -103,10 +112,22 @@ def all_dropped(state: RunState) -> list[Fact]:
 
 
 class Emission(NamedTuple):
-    """An event that is to be emitted in a fork: to whom, or that it ends the run."""
+    """An event that is to be emitted in a fork: to whom, or that it ends the run.
+
+    `fan_out` is given if the step that returns it opens a fan-out, of which it is then the only element.
+    """
 
     emitted: EventEmitted | Question
     stop: EncodedEvent | None = None
+    fan_out: Collectors | None = None
+
+
+def in_place_of(output: Output, emitted: EventEmitted, fact: EventEmitted) -> Emission:
+    """Return what emits an event in the place of one of the output: as a question if that was one."""
+    asked = next((wait for wait in output.questions if wait.prompt == emitted.event), None)
+    if asked is None:
+        return Emission(fact, None, output.fan_out)
+    return Emission(Question(fact, asked.wanted, asked.schema), None, output.fan_out)
 
 
 Emit = Callable[[RunState, Output | None, bool], Emission]
@@ -159,8 +180,10 @@ def branch(
         group.add(edit(group.state))
     if emit is not None and not returned:
         emission = emit(group.state, output, False)
-        assert isinstance(emission.emitted, EventEmitted)
-        group.add(decide(group.state, EventReceived(emission.emitted, None, emission.stop)))
+        if isinstance(emission.emitted, Question):
+            group.add(question_facts(group.state, emission.emitted))
+        else:
+            group.add(decide(group.state, EventReceived(emission.emitted, None, emission.stop)))
     return Branch(start._replace(context=tuple(group.facts[begins:])), tuple(group.facts), group.state)
 
 
@@ -168,7 +191,8 @@ def _completed(state: RunState, output: Output, task: TaskId, emission: Emission
     """Return the completion of a step again, with another output, or with none."""
     emitted = () if emission is None or emission.stop is not None else (emission.emitted,)
     stop = None if emission is None else emission.stop
-    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop))
+    fan_out = None if emission is None else emission.fan_out
+    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop, fan_out))
 
 
 def edited(state: RunState, facts: Iterable[Fact]) -> list[Fact]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..branching import Branch, Emission, Emit, Output, branch, output_of, without_output
-from ..errors import CheckpointError, RunConflictError, StateEditError
+from ..branching import Branch, Emission, Emit, Output, branch, in_place_of, output_of, without_output
+from ..errors import CheckpointError, RunConflictError, SerializationError, StateEditError
+from ..events import Event
 from ..records import EncodedEvent, EventEmitted, Fact, Record
 from ..serializers.codec import Codec
 from ..state import CANCELLED, COMPLETED, RunState
@@ -84,6 +85,13 @@ async def planned(
     return Fork(made, seq)
 
 
+def require_event(run_id: str, event: object) -> Event:
+    """Return what a fork is to begin with if it is an event. Raises SerializationError."""
+    if not isinstance(event, Event):
+        raise SerializationError(f"run {run_id}: fork(event=) takes an Event, not {type(event).__name__}")
+    return event
+
+
 def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
     """Return what emits an event where no workflow says to whom it goes: to where the one goes that it replaces.
 
@@ -92,13 +100,21 @@ def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
 
     def emit(state: RunState, output: Output | None, returned: bool) -> Emission:
         for emitted in output.emitted if output is not None else ():
-            if emitted.event.name == encoded.name and returned:
-                return Emission(emitted._replace(event=encoded, k=None, step=None))
-            if emitted.event.name == encoded.name:
+            if emitted.event.name != encoded.name:
+                continue
+            assert output is not None
+            fact = emitted._replace(event=encoded, k=None, step=None)
+            if not returned:
                 # Lists are collected of what steps return.
                 joins = tuple(join for join in emitted.joins if "." in join)
-                return Emission(EventEmitted(encoded, None, 0, None, emitted.targets, joins=joins))
-        had = ", ".join(emitted.event.name for emitted in output.emitted) if output is not None else ""
+                fact = EventEmitted(encoded, None, 0, None, emitted.targets, joins=joins)
+            return in_place_of(output, emitted, fact)
+        events = [emitted.event for emitted in output.emitted] if output is not None else []
+        if output is not None and output.result is not None:
+            if output.result.name == encoded.name:
+                return Emission(EventEmitted(encoded, None, 0, None, ()), encoded)
+            events.append(output.result)
+        had = ", ".join(event.name for event in events)
         raise StateEditError(
             f"run {run_id}: who takes a {encoded.name} is known to the workflow alone; the journal can only replace an "
             f"event by one of the same class (at this checkpoint: {had or 'none'}). Use flow.fork. Nothing was written"

@@ -1,0 +1,129 @@
+"""Events of forks that take the place of questions, results and lists, or that begin with a question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from durable_flow import (
+    Event,
+    Journal,
+    SerializationError,
+    StartEvent,
+    StateEditError,
+    StopEvent,
+    Workflow,
+    step,
+)
+from durable_flow.records import FanOutOpened, StepCompleted, WaitOpened
+
+from .flows import Answer, Asking, Question, question, recorded, records_of
+from .test_checkpoints import Sums
+
+
+class Element(Event):
+    n: int
+
+
+class Squared(Event):
+    n: int
+
+
+class Squares(Workflow):
+    """Squares 2 and 3, each by itself, and adds them up; for a number below 0 it returns no list."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(workflow_name="Squares", **kwargs)
+
+    @step
+    async def split(self, ev: StartEvent) -> list[Element] | None:
+        return None if ev.get("nothing") else [Element(n=2), Element(n=3)]
+
+    @step
+    async def square(self, ev: Element) -> Squared:
+        return Squared(n=ev.n**2)
+
+    @step
+    async def add(self, squares: list[Squared]) -> StopEvent:
+        return StopEvent(result=[squared.n for squared in squares])
+
+
+@pytest.fixture
+async def asked(journal: Journal) -> Asking:
+    """A workflow whose run `r` has asked and been answered."""
+    flow = Asking(journal=journal)
+    handler = flow.run(run_id="r")
+    await question(handler)
+    await handler.send_event(Answer(text="yes"))
+    assert await handler == "yes"
+    return flow
+
+
+async def texts_asked(journal: Journal, run_id: str) -> list[str]:
+    return [wait.prompt.text for wait in await journal.pending() if wait.run_id == run_id]
+
+
+@pytest.mark.parametrize("drop_pending", [False, True])
+@pytest.mark.parametrize("by", ["flow", "journal"])
+async def test_a_question_that_replaces_one_is_asked(
+    journal: Journal, asked: Asking, by: str, drop_pending: bool
+) -> None:
+    at = (await journal.checkpoints("r"))[1]
+    forking = {"flow": asked.fork, "journal": journal.fork}[by]
+    await forking("r", at, event=Question(text="sure?"), drop_pending=drop_pending, new_run_id="f")
+    fork = await asked.resume("f")
+    assert (await question(fork)).text == "sure?"
+    assert await texts_asked(journal, "f") == ["sure?"]
+    wait = next(wait for wait in await journal.pending() if wait.run_id == "f")
+    before = (await records_of(journal, "r", WaitOpened))[0]
+    after = (await records_of(journal, "f", WaitOpened))[0]
+    assert (after.wanted, after.schema, after.human) == (before.wanted, before.schema, True)
+    await journal.send("f", Answer(text="very"), wait_id=wait.wait_id)
+    assert await fork == "very"
+
+
+async def test_a_fork_may_begin_with_a_question(journal: Journal, asked: Asking) -> None:
+    fork = await asked.fork("r", (await journal.checkpoints("r"))[0], event=Question(text="at the start?"))
+    assert (await question(fork)).text == "at the start?"
+    await fork.send_event(Answer(text="so"))
+    assert await fork == "so"
+    assert asked.ran.count("ask") == 1
+
+
+async def test_the_journal_replaces_the_result_of_a_run(journal: Journal, asked: Asking) -> None:
+    end = (await journal.checkpoints("r"))[-1]
+    info = await journal.fork("r", end, event=StopEvent(result="no"), new_run_id="f")
+    assert info.status == "completed"
+    assert await (await asked.resume("f")) == "no"
+    assert asked.ran == ["ask", "answered yes"]
+    with pytest.raises(StateEditError, match=r"who takes a Answer .* \(at this checkpoint: StopEvent\)"):
+        await journal.fork("r", end, event=Answer(text="other"))
+
+
+@pytest.mark.parametrize("by", ["flow", "journal"])
+async def test_an_event_that_replaces_a_list_is_its_only_element(journal: Journal, by: str) -> None:
+    flow = Squares(journal=journal)
+    assert await flow.run(run_id="r") == [4, 9]
+    at = (await journal.checkpoints("r"))[1]
+    await {"flow": flow.fork, "journal": journal.fork}[by]("r", at, event=Element(n=7), new_run_id="f")
+    assert await (await flow.resume("f")) == [49]
+    assert len(await records_of(journal, "f", FanOutOpened)) == 1
+
+
+async def test_it_is_one_too_where_a_step_of_lists_had_returned_nothing(journal: Journal) -> None:
+    flow = Squares(journal=journal)
+    flow.run(run_id="r", nothing=True)
+    await recorded(journal, "r", StepCompleted)
+    fork = await flow.fork("r", event=Element(n=7))
+    assert await fork == [49]
+
+
+async def test_what_is_no_event_is_refused(journal: Journal) -> None:
+    flow = Sums(journal=journal)
+    await flow.run(run_id="r")
+    for forking in (flow.fork, journal.fork):
+        for no_event in (5, Element):
+            with pytest.raises(SerializationError, match="fork\\(event=\\) takes an Event, not"):
+                await forking("r", 6, event=no_event)
+    assert len(await journal.runs()) == 1
