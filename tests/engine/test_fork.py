@@ -423,6 +423,23 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a tag that says nothing": (
         {"at": 6, "patch": [{"op": "add", "path": "/x", "value": {"$tuple": 1}}]}, StateEditError, "cannot be read",
     ),
+    "a patch with a tuple": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": [(1, 2)]}]}, StateEditError, "is a tuple",
+    ),
+    "a patch with a number as key": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": {1: 2}}]}, StateEditError, "the key 1 is no text",
+    ),
+    "a patch with an object": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": object()}]}, StateEditError, "as JSON has them",
+    ),
+    "a patch with a number that is too long": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": 10**5000}]}, StateEditError, "as JSON has them",
+    ),
+    "one operation": (
+        {"at": 6, "patch": {"op": "remove", "path": "/n"}}, StateEditError, "takes a list of operations",
+    ),
+    "an operation that is none": ({"at": 6, "patch": ["remove"]}, StateEditError, "holds 'remove', which is no"),
+    "values without keys": ({"at": 6, "set": [1]}, StateEditError, "takes a dict of values by context key, not list"),
     "what cannot be encoded": ({"at": 6, "set": {"n": object()}}, SerializationError, "^n: "),
     "a key that is no text": ({"at": 6, "set": {1: 1}}, SerializationError, "no context key"),
     "a key with a NUL": ({"at": 6, "set": {"a\0": 1}}, SerializationError, "no context key"),
