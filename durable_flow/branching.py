@@ -25,6 +25,7 @@ from .records import (
     RunCompleted,
     RunResumed,
     RunStarted,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
@@ -36,7 +37,7 @@ from .snapshot import encode_state
 from .state import RunState
 
 # What of a completion is not the output of its step: the writes and collected events that it carried.
-_CARRIED = (ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
+_CARRIED = (StateEdited, ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
 # Carried for another step, whose effects stand; those of the step itself end with its task.
 _OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
 
@@ -59,21 +60,26 @@ class Output(NamedTuple):
 
 
 def output_of(group: Sequence[Record]) -> Output | None:
-    """Return what a group, read whole, brought about; None if no step completed and no run started anew in it."""
+    """Return what a group, read whole, brought about; None if in it no step completed and no run began.
+
+    The group that a fork began with may hold the completion of a step that its parent made.
+    """
     facts = [record.fact for record in group]
     completed = next((fact for fact in facts if isinstance(fact, StepCompleted)), None)
-    if completed is not None:
+    result = next((f.result for f in facts if isinstance(f, RunCompleted)), None)
+    questions = tuple(f for f in facts if isinstance(f, WaitOpened) and f.task is None)
+    # A fork for which all was dropped begins with its event, whatever had completed before.
+    if completed is not None and not any(isinstance(fact, PendingDropped) for fact in facts):
         task = completed.task
         emitted = tuple(f for f in facts if isinstance(f, EventEmitted) and f.task == task)
         carried = tuple(
             f for f in facts if isinstance(f, _CARRIED) or (isinstance(f, _OF_OTHERS) and f.task not in (None, task))
         )
-        questions = tuple(f for f in facts if isinstance(f, WaitOpened) and f.task is None)
-        result = next((f.result for f in facts if isinstance(f, RunCompleted)), None)
         opened = next((Collectors(f.joins, f.takes) for f in facts if isinstance(f, FanOutOpened)), None)
         return Output(task, completed.attempt, emitted, carried, questions, result, opened)
-    if isinstance(facts[0], RunStarted) and not any(isinstance(fact, StateImported) for fact in facts):
-        return Output(None, 0, tuple(f for f in facts if isinstance(f, EventEmitted)), ())
+    outside = tuple(f for f in facts if isinstance(f, EventEmitted) and f.task is None)
+    if isinstance(facts[0], RunStarted) and outside:
+        return Output(None, 0, outside, (), questions, result)
     return None
 
 
@@ -88,9 +94,15 @@ def emitted_events(group: Iterable[Record], output: Output | None) -> list[Encod
     return events
 
 
-def without_output(group: Sequence[Record]) -> RunState:
-    """Return the state of a run that was started by this group of records, as if no start event had been sent."""
-    return fold(record for record in group if not isinstance(record.fact, EventEmitted))
+def without_output(group: Sequence[Record], output: Output) -> RunState:
+    """Return the state of a run that was started by this group of records, as if its output had not come yet.
+
+    The group may be that of a fork, in which a step has completed with another output.
+    """
+    facts = [record.fact for record in group]
+    if output.task is None:
+        return fold(group[: facts.index(output.emitted[0])])
+    return fold(group[: next(n for n, fact in enumerate(facts, 1) if isinstance(fact, StateImported))])
 
 
 def carried_by(output: Output, state: RunState) -> tuple[Fact, ...]:

@@ -57,7 +57,8 @@ async def planned(
         group = await group_ending(store, row.run, seq)
         output = output_of(group)
         if output is not None:
-            state = await state_at(store, row.run, group[0].seq - 1) if output.task else without_output(group)
+            before = group[0].seq - 1
+            state = await state_at(store, row.run, before) if before else without_output(group, output)
     if state is None:
         state = await state_at(store, row.run, seq)
     if state.ended in (COMPLETED, CANCELLED):
@@ -105,9 +106,10 @@ def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
             assert output is not None
             fact = emitted._replace(event=encoded, k=None, step=None)
             if not returned:
-                # Lists are collected of what steps return.
-                joins = tuple(join for join in emitted.joins if "." in join)
-                fact = EventEmitted(encoded, None, 0, None, emitted.targets, joins=joins)
+                fact = fact._replace(task=None, attempt=0)
+                if emitted.answers not in state.waits:
+                    # Lists are collected of what steps return, and of answers.
+                    fact = fact._replace(answers=None, joins=tuple(join for join in emitted.joins if "." in join))
             return in_place_of(output, emitted, fact)
         events = [emitted.event for emitted in output.emitted] if output is not None else []
         if output is not None and output.result is not None:

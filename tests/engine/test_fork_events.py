@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from durable_flow import (
+    Context,
     Event,
     Journal,
     SerializationError,
@@ -16,9 +17,9 @@ from durable_flow import (
     Workflow,
     step,
 )
-from durable_flow.records import FanOutOpened, StepCompleted, WaitOpened
+from durable_flow.records import FanOutOpened, StepCompleted, WaitAnswered, WaitOpened
 
-from .flows import Answer, Asking, Question, question, recorded, records_of
+from .flows import Answer, Asking, Packed, Question, Shop, question, recorded, records_of
 from .test_checkpoints import Sums
 
 
@@ -127,3 +128,65 @@ async def test_what_is_no_event_is_refused(journal: Journal) -> None:
             with pytest.raises(SerializationError, match="fork\\(event=\\) takes an Event, not"):
                 await forking("r", 6, event=no_event)
     assert len(await journal.runs()) == 1
+
+
+# -- At the start of a fork --------------------------------------------------------------------------------------------
+
+
+async def started(journal: Journal, run_id: str) -> list[Event]:
+    return list((await journal.checkpoints(run_id))[0].output_events)
+
+
+@pytest.mark.parametrize("by", ["flow", "journal"])
+async def test_what_a_fork_replaced_is_replaced_in_a_fork_of_its_start(journal: Journal, by: str) -> None:
+    flow = Shop(journal=journal)
+    assert await flow.run(run_id="r", item="lamp") == "shipped 1 lamp"
+    packed = (await journal.checkpoints("r"))[1]
+    fork = await flow.fork("r", packed, event=Packed(item="a pen"), set={"note": 1}, new_run_id="f")
+    assert await fork == "shipped a pen"
+    start = (await journal.checkpoints("f"))[0]
+    assert await started(journal, "f") == [Packed(item="a pen")]
+    forking = {"flow": flow.fork, "journal": journal.fork}[by]
+    await forking("f", start, event=Packed(item="a cup"), new_run_id="g")
+    assert await (await flow.resume("g")) == "shipped a cup"
+    assert (await journal.state("g")).context == {"note": 1}
+    assert [change.by for change in await journal.blame("g", "note")] == ["fork"]
+    assert flow.ran == ["pack", "ship", "ship", "ship"]
+
+
+@pytest.mark.parametrize("by", ["flow", "journal"])
+async def test_the_event_of_a_fork_that_dropped_all_is_replaced_at_its_start(journal: Journal, by: str) -> None:
+    flow = Shop(journal=journal)
+    await flow.run(run_id="r", item="lamp")
+    packed = (await journal.checkpoints("r"))[1]
+    fork = await flow.fork("r", packed, event=Packed(item="a pen"), drop_pending=True, new_run_id="f")
+    assert await fork == "shipped a pen"
+    assert await started(journal, "f") == [Packed(item="a pen")]
+    forking = {"flow": flow.fork, "journal": journal.fork}[by]
+    await forking("f", (await journal.checkpoints("f"))[0], event=Packed(item="a cup"), new_run_id="g")
+    assert await (await flow.resume("g")) == "shipped a cup"
+    assert flow.ran == ["pack", "ship", "ship", "ship"]
+
+
+class Waiting(Workflow):
+    def __init__(self, **kwargs: Any):
+        super().__init__(workflow_name="Waiting", **kwargs)
+
+    @step
+    async def wait(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        answer = await ctx.wait_for_event(Answer, waiter_event=Question(text="go on?"), timeout=None)
+        return StopEvent(result=answer.text)
+
+
+@pytest.mark.parametrize("by", ["flow", "journal"])
+async def test_an_answer_that_a_fork_began_with_is_replaced_at_its_start(journal: Journal, by: str) -> None:
+    flow = Waiting(journal=journal)
+    await question(flow.run(run_id="r"))
+    waits = (await journal.checkpoints("r"))[-1]
+    assert waits.kind == "wait"
+    assert await (await flow.fork("r", waits, event=Answer(text="so"), new_run_id="f")) == "so"
+    start = (await journal.checkpoints("f"))[0]
+    forking = {"flow": flow.fork, "journal": journal.fork}[by]
+    await forking("f", start, event=Answer(text="otherwise"), new_run_id="g")
+    assert await (await flow.resume("g")) == "otherwise"
+    assert len(await records_of(journal, "g", WaitAnswered)) == 1

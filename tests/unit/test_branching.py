@@ -89,7 +89,7 @@ def test_the_output_of_every_completion_can_be_replaced(records: list[Record]):
         if output is None:
             continue
         tasks = {task.seq for task in fold(group, fold([])).tasks} if output.task is None else set()
-        base = without_output(group) if output.task is None else before
+        base = without_output(group, output) if output.task is None else before
 
         def emit(state: RunState, found: Output | None, returned: bool) -> Emission:
             assert found is not None
