@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from ..errors import DurableFlowError
 from ..events import Event, UnknownEvent, event_name
 from ..journal.journal import Journal
-from .text import table
+from .text import table, width
 
 # Rows of a table that are held at a time.
 _PAGE = 500
@@ -35,6 +37,10 @@ def run(options: Namespace) -> int:
 
     try:
         asyncio.run(work())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has; the interpreter is not to say so at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except DurableFlowError as error:
         print(f"durable-flow {command}: {error}", file=sys.stderr)
         return 1
@@ -67,8 +73,9 @@ async def _blame(journal: Journal, options: Namespace) -> None:
     rows = []
     async for change in journal.blame(options.run_id, options.key):
         who = change.step or change.by or change.kind
-        old = repr(change.old) if change.existed else "-"
-        rows.append((change.seq, _time(change.at), who, old, repr(change.new) if change.exists else "-"))
+        old = _short(repr(change.old)) if change.existed else "-"
+        new = _short(repr(change.new)) if change.exists else "-"
+        rows.append((change.seq, _time(change.at), who, old, new))
     if rows:
         _print(("seq", "time", "by", "old", "new"), rows)
 
@@ -99,7 +106,15 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _names(events: Sequence[Event]) -> str:
-    return ", ".join(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
+    """Return the names of events, each once, with its number if there are several."""
+    names = Counter(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
+    return _short(", ".join(name if number == 1 else f"{number} {name}" for name, number in names.items()))
+
+
+def _short(text: str) -> str:
+    """Return a text of which two have a place in a line beside a seq, a time and a name."""
+    most = (width() - 44) // 2
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _time(at: datetime) -> str:
