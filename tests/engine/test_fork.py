@@ -17,6 +17,7 @@ from durable_flow import (
     Context,
     Event,
     Journal,
+    PayloadTooLargeError,
     RunConflictError,
     RunIdError,
     RunNotFoundError,
@@ -514,3 +515,26 @@ async def test_not_a_number_and_big_numbers_are_compared_and_kept(memory: Journa
     context = (await memory.state("f")).context
     assert math.isnan(context["nan"])
     assert (context["big"], type(context["flag"])) == (10**30, float)
+
+
+async def test_a_state_may_be_larger_than_any_of_its_values(new_journal: Callable[..., Journal]) -> None:
+    class Heap(Workflow):
+        @step
+        async def pile(self, ctx: Context, ev: StartEvent) -> Packed:
+            ctx.data.update({f"k{n}": "x" * 30_000 for n in range(20)})
+            return Packed(item="heap")
+
+        @step
+        async def count(self, ctx: Context, ev: Packed) -> StopEvent:
+            return StopEvent(result=len(ctx.data))
+
+    async with new_journal(max_payload_bytes=70_000) as journal:
+        flow = Heap(journal=journal)
+        assert await flow.run(run_id="r") == 20
+        piled = (await journal.checkpoints("r"))[1]
+        assert await (await flow.fork("r", piled)) == 20
+        await journal.fork("r", piled, new_run_id="f")
+        assert (await journal.state("f")).context == (await journal.state("r")).context
+        assert await (await flow.resume("f")) == 20
+        with pytest.raises(PayloadTooLargeError):
+            await flow.fork("r", piled, set={"k0": "x" * 70_000})
