@@ -83,6 +83,12 @@ async def planned(
         emit=emit,
         drop_pending=request.drop_pending,
     )
+    if request.drop_pending and not (made.state.tasks or made.state.waits or made.state.slots or made.state.ended):
+        raise StateEditError(
+            f"run {row.run_id}: drop_pending leaves nothing but the event, and no step takes that by itself: nothing "
+            "would ever happen. Steps that collect a list are given what is returned within a fan-out only. Nothing "
+            "was written"
+        )
     return Fork(made, seq)
 
 

@@ -120,6 +120,18 @@ async def test_it_is_one_too_where_a_step_of_lists_had_returned_nothing(journal:
     assert await fork == [49]
 
 
+async def test_an_event_that_nobody_takes_is_refused_where_nothing_else_is_left(journal: Journal) -> None:
+    flow = Squares(journal=journal)
+    await flow.run(run_id="r")
+    squared = next(c for c in await journal.checkpoints("r") if c.last_completed_step == "square")
+    assert squared.output_event is not None
+    for forking in (flow.fork, journal.fork):
+        with pytest.raises(StateEditError, match="no step takes that by itself"):
+            await forking("r", squared, event=squared.output_event, drop_pending=True)
+    assert len(await journal.runs()) == 1
+    assert await (await flow.fork("r", squared, event=StopEvent(result=1), drop_pending=True)) == 1
+
+
 async def test_what_is_no_event_is_refused(journal: Journal) -> None:
     flow = Sums(journal=journal)
     await flow.run(run_id="r")
