@@ -92,7 +92,7 @@ def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _at(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
 def _assignment(text: str) -> tuple[str, Any]:

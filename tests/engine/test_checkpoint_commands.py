@@ -119,6 +119,7 @@ def test_a_fork_is_made_and_goes_on_when_it_is_taken_up(run: str, capsys: pytest
         (["checkpoints", "nobody"], "there is no run nobody"),
         (["diff", "r", "7"], ""),
         (["diff", "r", "99"], "its records are 1 to 14"),
+        (["diff", "r", "9" * 5000], "has no checkpoint named '999"),
         (["fork", "r", "4"], "lies within the group"),
         (["fork", "r", "6", "--set", "n"], "it is KEY=JSON"),
         (["fork", "r", "6", "--set", "n=x"], "it is KEY=JSON"),
