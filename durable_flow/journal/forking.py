@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..branching import Branch, Emission, Emit, Output, branch, in_place_of, output_of, without_output
 from ..errors import CheckpointError, RunConflictError, SerializationError, StateEditError
-from ..events import Event
+from ..events import Event, current_name
 from ..records import EncodedEvent, EventEmitted, Fact, Record
 from ..serializers.codec import Codec
 from ..state import CANCELLED, COMPLETED, RunState
@@ -107,7 +107,7 @@ def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
 
     def emit(state: RunState, output: Output | None, returned: bool) -> Emission:
         for emitted in output.emitted if output is not None else ():
-            if emitted.event.name != encoded.name:
+            if current_name(emitted.event.name) != encoded.name:
                 continue
             assert output is not None
             fact = emitted._replace(event=encoded, k=None, step=None)
@@ -119,7 +119,7 @@ def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
             return in_place_of(output, emitted, fact)
         events = [emitted.event for emitted in output.emitted] if output is not None else []
         if output is not None and output.result is not None:
-            if output.result.name == encoded.name:
+            if current_name(output.result.name) == encoded.name:
                 return Emission(EventEmitted(encoded, None, 0, None, ()), encoded)
             events.append(output.result)
         had = ", ".join(event.name for event in events)

@@ -17,6 +17,7 @@ from durable_flow import (
     Workflow,
     step,
 )
+from durable_flow.events import event_name
 from durable_flow.records import FanOutOpened, StepCompleted, WaitAnswered, WaitOpened
 
 from .flows import Answer, Asking, Packed, Question, Shop, question, recorded, records_of
@@ -140,6 +141,41 @@ async def test_what_is_no_event_is_refused(journal: Journal) -> None:
             with pytest.raises(SerializationError, match="fork\\(event=\\) takes an Event, not"):
                 await forking("r", 6, event=no_event)
     assert len(await journal.runs()) == 1
+
+
+async def test_an_event_of_a_class_that_was_renamed_is_replaced_by_one_of_its_class(journal: Journal) -> None:
+    class Parcel(Event):
+        item: str
+
+    class Sends(Workflow):
+        @step
+        async def pack(self, ev: StartEvent) -> Parcel:
+            return Parcel(item="lamp")
+
+        @step
+        async def send(self, ev: Parcel) -> StopEvent:
+            return StopEvent(result=ev.item)
+
+    await Sends(journal=journal, workflow_name="Sends").run(run_id="r")
+
+    class Shipment(Event):
+        event_aliases = (event_name(Parcel),)
+        item: str
+
+    class SendsToday(Workflow):
+        @step
+        async def pack(self, ev: StartEvent) -> Shipment:
+            return Shipment(item="lamp")
+
+        @step
+        async def send(self, ev: Shipment) -> StopEvent:
+            return StopEvent(result=ev.item)
+
+    flow = SendsToday(journal=journal, workflow_name="Sends")
+    packed = (await journal.checkpoints("r"))[1]
+    await journal.fork("r", packed, event=Shipment(item="pen"), new_run_id="f")
+    assert await (await flow.resume("f")) == "pen"
+    assert await (await flow.fork("r", packed, event=Shipment(item="cup"))) == "cup"
 
 
 # -- At the start of a fork --------------------------------------------------------------------------------------------
