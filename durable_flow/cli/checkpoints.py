@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,6 +12,7 @@ from typing import Any
 from ..errors import DurableFlowError
 from ..events import Event, UnknownEvent, event_name
 from ..journal.journal import Journal
+from .opening import opened, told
 from .text import table, width
 
 # Rows of a table that are held at a time.
@@ -32,19 +30,10 @@ def run(options: Namespace) -> int:
     command: str = options.command
 
     async def work() -> None:
-        async with Journal(options.url) as journal:
+        async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
             await commands[command](journal, options)
 
-    try:
-        asyncio.run(work())
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever reads has enough, as `head` has; the interpreter is not to say so at its end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except DurableFlowError as error:
-        print(f"durable-flow {command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return told(command, work())
 
 
 async def _checkpoints(journal: Journal, options: Namespace) -> None:

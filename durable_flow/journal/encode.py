@@ -133,7 +133,7 @@ def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Reco
         if codec is not None and codec not in fit:
             check_text(codec, run_id, f"{kind}.codec")
         if payload is not None and len(payload) > small:
-            if len(payload) > limit_of(kind, limit):
+            if len(payload) > limit and len(payload) > limit_of(kind, limit):
                 raise _too_large(run_id, kind, name, len(payload), limit)
             encoded.large = True
         if data is not None and len(data) > limit:

@@ -12,9 +12,9 @@ COMPRESSED_ABOVE = 64 * 1024
 
 SNAPSHOT_KIND = "snapshot"
 
-# A folded state holds every value of a run, and each of them may have as many bytes as a payload.
+# These hold every value of a run, and each of them may have as many bytes as a payload.
+_STATE_KINDS = frozenset({SNAPSHOT_KIND, "StateImported"})
 _STATE_TIMES = 16
-_STATES = (SNAPSHOT_KIND, "StateImported")
 # The fastest level: JSON shrinks to a quarter at 150 MB/s, by the slower ones hardly further.
 _LEVEL = 1
 # What does not shrink here to this part, as pictures do, is not worth the time of those who write and read it.
@@ -23,8 +23,8 @@ _WORTH = 0.9
 
 
 def limit_of(kind: str, max_payload_bytes: int) -> int:
-    """Return how many bytes a row of this kind may hold: a folded state 16 times as many as a value."""
-    return max_payload_bytes * _STATE_TIMES if kind in _STATES else max_payload_bytes
+    """Return how many bytes the payload of a row of this kind may have: those of a run's state 16 times as many."""
+    return max_payload_bytes * _STATE_TIMES if kind in _STATE_KINDS else max_payload_bytes
 
 
 class Compression:
