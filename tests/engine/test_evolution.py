@@ -13,6 +13,7 @@ from pydantic import BaseModel
 import durable_flow.events
 from durable_flow import (
     Context,
+    DeserializationError,
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
@@ -372,6 +373,69 @@ async def test_an_event_whose_class_is_gone_is_shown_raw_everywhere_and_parks_th
     handler = await flow(journal).resume("r")
     handler.ctx.send_event(Answer())
     assert await handler == "done"
+
+
+async def test_a_failed_run_that_is_retried_with_other_code_says_what_has_changed(
+    new_journal: NewJournal, journal: Journal, log: Log
+) -> None:
+    """The code was mended because the run had failed."""
+
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            raise ValueError("not yet")
+
+    async def earlier() -> None:
+        async with new_journal() as before:
+            with pytest.raises(ValueError, match="not yet"):
+                await Flow(journal=before, workflow_name="Evolving").run(run_id="r")
+
+    class Mended(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Done:
+            return Done(number=3)
+
+        @step
+        async def end(self, ev: Done) -> StopEvent:
+            return StopEvent(result=ev.number)
+
+    await in_another_loop(earlier)
+    assert await (await Mended(journal=journal, workflow_name="Evolving").retry("r")) == 3
+    (said,) = log.of("shape_changed")
+    assert "step 'end' is new" in said.getMessage()
+
+
+class Verdict(StopEvent):
+    event_name: ClassVar[str] = "evolution.Verdict"
+    number: int
+
+
+async def test_a_result_whose_class_is_gone_is_named_and_shown_raw(new_journal: NewJournal, journal: Journal) -> None:
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Verdict:
+            return Verdict(number=4)
+
+    async def earlier() -> None:
+        async with new_journal() as before:
+            await Flow(journal=before, workflow_name="Evolving").run(run_id="r")
+
+    class Without(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent: ...
+
+    await in_another_loop(earlier)
+    with mock.patch.dict(durable_flow.events._classes):
+        del durable_flow.events._classes["evolution.Verdict"]
+        handler = await Without(journal=journal, workflow_name="Evolving").resume("r")
+        with pytest.raises(DeserializationError, match=r"run r has completed .*'evolution\.Verdict'.*event_aliases = "):
+            await handler
+        with pytest.raises(DeserializationError, match="run r has completed"):
+            await handler.stop_event_result()
+        shown = [event async for event in handler.stream_events()]
+        assert [(type(e), e.raw["number"]) for e in shown] == [(UnknownEvent, 4)]  # type: ignore[attr-defined]
+    again = await Flow(journal=journal, workflow_name="Evolving").resume("r")
+    assert (await again).number == 4
 
 
 def counting(journal: Journal, state: type[BaseModel], hold: bool) -> Workflow:
