@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 import durable_flow.events
 from durable_flow import (
+    ConstantDelayRetryPolicy,
     Context,
     DeserializationError,
     Event,
@@ -403,6 +404,42 @@ async def test_a_failed_run_that_is_retried_with_other_code_says_what_has_change
     assert await (await Mended(journal=journal, workflow_name="Evolving").retry("r")) == 3
     (said,) = log.of("shape_changed")
     assert "step 'end' is new" in said.getMessage()
+
+
+class Customer(BaseModel):
+    stored_version: ClassVar[int] = 1
+    name: str
+
+
+async def test_a_value_that_todays_code_cannot_read_is_named_and_stays(
+    new_journal: NewJournal, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that cannot read it fails; what it does about that finds the value still there."""
+
+    def flow(journal: Journal, hold: bool) -> Workflow:
+        class Flow(Workflow):
+            @step
+            async def begin(self, ctx: Context, ev: StartEvent) -> Done:
+                await ctx.store.set("customer", Customer(name="Ada"))
+                return Done(number=1)
+
+            @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=0))
+            async def second(self, ctx: Context, ev: Done) -> StopEvent:
+                if hold:
+                    await ctx.wait_for_event(Answer)
+                customer = await ctx.store.get("customer", None)
+                return StopEvent(result=None if customer is None else customer.name)
+
+        return Flow(journal=journal, workflow_name="Evolving")
+
+    await begun(new_journal, lambda journal: flow(journal, hold=True))
+    monkeypatch.setattr(Customer, "stored_version", 2)
+    handler = await flow(journal, hold=False).resume("r")
+    with pytest.raises(DeserializationError, match=r"context\['customer'\]: .*version 1, today's is 2") as raised:
+        await handler
+    assert "in step 'second' of run r, attempt 3" in raised.value.__notes__[0]
+    monkeypatch.undo()
+    assert await (await flow(journal, hold=False).retry("r")) == "Ada"
 
 
 class Verdict(StopEvent):
