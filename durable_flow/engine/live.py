@@ -42,6 +42,9 @@ class Mirror(Protocol):
     def mirror(self, key: str) -> None:
         """Take over what is now seen of a key."""
 
+    def mirror_all(self, values: Mapping[str, Any]) -> None:
+        """Take over what is now seen of many keys, in their order."""
+
     def forget(self) -> None:
         """Hold no values any more."""
 
@@ -104,6 +107,13 @@ class LiveContext:
             self._entries[key] = entry
             del self._stored[key]  # not before: what cannot be read is still there
         return entry
+
+    def values(self) -> dict[str, Any]:
+        """Return every visible value by key, decoding what is stored. Raises DeserializationError."""
+        for key in tuple(self._stored):
+            self.entry(key)
+        entries = self._entries
+        return {key: entries[key].value for key in self._order}
 
     def set(self, key: str, value: Any, encoded: EncodedValue) -> None:
         """Make a value visible."""
