@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -13,6 +11,7 @@ from typing import Any
 from ..errors import DurableFlowError
 from ..events import Event, UnknownEvent, event_name
 from ..journal.journal import Journal
+from .opening import opened, told
 from .text import table
 
 # Rows of a table that are held at a time.
@@ -30,20 +29,16 @@ def run(options: Namespace) -> int:
     command: str = options.command
 
     async def work() -> None:
-        async with Journal(options.url) as journal:
+        async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
             await commands[command](journal, options)
 
-    try:
-        asyncio.run(work())
-    except DurableFlowError as error:
-        print(f"durable-flow {command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return told(command, work())
 
 
 async def _checkpoints(journal: Journal, options: Namespace) -> None:
     rows: list[tuple[object, ...]] = []
     async for c in journal.checkpoints(options.run_id):
+        assert c.at is not None
         what = c.name if c.name is not None else c.last_completed_step or ""
         changed = ", ".join(c.keys_changed)
         rows.append((c.seq, _time(c.at), c.kind, what, _names(c.input_events), _names(c.output_events), changed))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from serializer_samples import Outer, SampleWork
@@ -63,6 +64,16 @@ def test_without_a_key_no_journal_is_written(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(SerializationError, match="pass key=, or set the environment variable"):
             Flow(serializer=make())
         assert require_key(make(key="k")).codec == make(key="other").codec != make().codec
+
+
+@pytest.mark.parametrize("make", [PickleSerializer, JsonPickleSerializer])
+@pytest.mark.parametrize(
+    "key", [bytearray(b"secret"), memoryview(b"secret"), [115, 101], 115, {"k": 1}, [None], object()]
+)
+def test_a_key_that_is_neither_bytes_nor_text_is_refused(make: type[PickleSerializer], key: Any):
+    # bytes(115) would be 115 zeros, which everybody can sign with.
+    with pytest.raises(SerializationError, match="secret key is bytes or text"):
+        make(key=key)
 
 
 def test_without_a_key_a_value_comes_back_all_the_same(monkeypatch: pytest.MonkeyPatch):
