@@ -9,6 +9,7 @@ from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
+from .engine.replaying.report import Divergence, ReplayReport
 from .errors import (
     AlreadyAnsweredError,
     ArchiveError,
@@ -143,6 +144,7 @@ __all__ = [
     "ContextSerdeError",
     "ContextStateError",
     "DeserializationError",
+    "Divergence",
     "DurableFlowError",
     "Event",
     "ExponentialBackoffRetryPolicy",
@@ -156,6 +158,7 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "ReplayReport",
     "Resource",
     "ResourceConfig",
     "ResourceDefinition",
