@@ -63,7 +63,7 @@ async def replay_stored(settings: StoreSettings, program: Program, run_id: str, 
     try:
         store = await runs.store(settings)
         assert store is not None
-        return await _replay(store, await require_row(store, run_id), program, request, runs)
+        return await replay_row(store, await require_row(store, run_id), program, request, runs)
     finally:
         await runs.close()
 
@@ -81,15 +81,16 @@ async def replay_archive(
         run_id = await import_run(
             store, file, None, seal=seal, allow_codecs=allow_codecs, max_payload_bytes=max_payload_bytes
         )
-        return await _replay(store, await require_row(store, run_id), program, request, runs)
+        return await replay_row(store, await require_row(store, run_id), program, request, runs)
     finally:
         await runs.close()
         await store.close()
 
 
-async def _replay(
+async def replay_row(
     store: JournalStore, row: RunRow, program: Program, request: ReplayRequest, runs: RecordedRuns
 ) -> ReplayReport:
+    """Replay a run of an open store. Raises as `replay_stored`."""
     if row.workflow != program.name:
         raise RunConflictError(
             f"run {row.run_id} is of workflow {row.workflow}; this one is {program.name}. Replay it with its own "
