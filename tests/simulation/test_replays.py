@@ -49,7 +49,7 @@ def complete(run: Simulation, report: ReplayReport) -> bool:
     return report.replayed == len(run.facts(StepCompleted)) and report.failed_attempts == len(run.facts(StepFailed))
 
 
-def differing(name: str, make: Callable[[int], Simulation]) -> dict[int, Any]:
+def require_equal(name: str, make: Callable[[int], Simulation]) -> None:
     found: dict[int, Any] = {}
     for seed in range(FIRST_SEED, FIRST_SEED + TRIALS):
         run = make(seed)
@@ -57,23 +57,17 @@ def differing(name: str, make: Callable[[int], Simulation]) -> dict[int, Any]:
         unexplained = [d for d in report.divergences if name not in RACING or not d.raced]
         if unexplained or report.defaults or not complete(run, report):
             found[seed] = str(report)
-    return found
+    assert not found, f"{len(found)} of {TRIALS} seeds, the first of them: {next(iter(found.items()))}"
 
 
 @pytest.mark.parametrize("name", sorted(ALL.keys() - BY_CHANCE))
 def test_killed_anywhere_a_run_replays_as_it_was(name: str) -> None:
-    found = differing(name, lambda seed: simulation(ALL[name], seed, crashes=1 + seed % 4).finish())
-    assert not found, (
-        f"{len(found)} of {TRIALS} seeds, the first of them {next(iter(found))}: {next(iter(found.values()))}"
-    )
+    require_equal(name, lambda seed: simulation(ALL[name], seed, crashes=1 + seed % 4).finish())
 
 
 @pytest.mark.parametrize("name", sorted(CONTINUED.keys() - BY_CHANCE))
 def test_a_run_that_goes_on_from_another_replays_as_it_was(name: str) -> None:
-    found = differing(name, lambda seed: continued(CONTINUED[name], seed))
-    assert not found, (
-        f"{len(found)} of {TRIALS} seeds, the first of them {next(iter(found))}: {next(iter(found.values()))}"
-    )
+    require_equal(name, lambda seed: continued(CONTINUED[name], seed))
 
 
 @pytest.mark.parametrize("seed", range(20))

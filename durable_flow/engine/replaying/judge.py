@@ -100,6 +100,8 @@ class Judge:
         self._objects: dict[int, tuple[Any, Any]] = {}
         # Called when the step is stopped.
         self.stops: Callable[[], None] = lambda: None
+        # What a step still does that was stopped, or took too long, is not judged.
+        self._is_over = False
         # The seq of the last effect that was met.
         self._at = 0
         self._order: list[Effect] = []
@@ -214,6 +216,7 @@ class Judge:
     def stop(self, kind: DivergenceKind, what: str, new: Any, why: str = "this is not recorded") -> NoReturn:
         """The step does something for which there is no answer: it ends here. Raises StepStopped."""
         self._add(self._at, kind, what, NOTHING, new, f"{why}. The step was stopped here; what follows is not judged")
+        self._is_over = True
         self.stops()
         raise StepStopped
 
@@ -227,6 +230,8 @@ class Judge:
 
     def item(self, effect: Effect | None, k: int, new: EncodedEvent, live: Any) -> None:
         """The step publishes its k-th stream item."""
+        if self._is_over:
+            return
         if effect is None:
             self._compare(self._at, "stream", current_name(new.name), NOTHING, new, "this item is not recorded")
         elif effect.content != digest_of(new):
@@ -234,7 +239,8 @@ class Judge:
 
     def missing_items(self, effects: Sequence[Effect]) -> None:
         """The step ends without the last of the recorded stream items."""
-        self._items += [_Item(effect.seq, effect.place.k, effect.outcome, None, None) for effect in effects]
+        if not self._is_over:
+            self._items += [_Item(effect.seq, effect.place.k, effect.outcome, None, None) for effect in effects]
 
     # -- The end of the step -------------------------------------------------------------------------------------------
 
@@ -269,11 +275,12 @@ class Judge:
         self._add(0, "step", self._task.id.step, note=why)
 
     def hangs(self, seconds: float) -> None:
-        """The step makes no end."""
+        """The step makes no end; what it still does does not count."""
         self._add(
             _LAST, "timeout", f"after {seconds:g} s", note="it did not end within the workflow's timeout: it may wait "
             "for what another step does, or call what does not answer",
         )  # fmt: skip
+        self._is_over = True
 
     def _judge_order(self) -> None:
         """Effects of one strand have their records in the order of the program. Of several, only chance knows."""
@@ -292,19 +299,21 @@ class Judge:
 
         `raced` are the keys that it has read and other steps changed.
         """
+        self._is_over = False
         for item in self._items:
             recorded = await self._published(item.position)
-            what, note = f"stream item {item.k + 1}", ""
+            note = ""
             new: Any = item.new
             if item.new is None:
-                new, note = NOTHING, "the step no longer publishes this"
+                new, note = NOTHING, f"the step no longer publishes this (item number {item.k + 1})"
             if recorded is None:
                 new = NOTHING if item.new is None else self._decoded(item.new)
-                self._add(item.at, "stream", what, NOTHING, new, note or "the recorded one is in another run")
+                note = note or "the recorded one is in another run"
+                self._add(item.at, "stream", f"item number {item.k + 1}", NOTHING, new, note)
             else:
                 if item.new is not None:
                     self.encoded(item.new, item.live)
-                self._compare(item.at, "stream", None if item.new is not None else what, recorded, new, note)
+                self._compare(item.at, "stream", None, recorded, new, note)
         found = [each.divergence for each in sorted(self._found, key=lambda each: each.at)]
         if raced and found:
             found = [replace(each, raced=tuple(raced)) for each in found]
@@ -363,7 +372,8 @@ class Judge:
         self, at: int, kind: DivergenceKind, what: str, recorded: Any = NOTHING, new: Any = NOTHING, note: str = "",
         traceback: str = "",
     ) -> None:  # fmt: skip
-        self._found.append(_Found(at, self._divergence(kind, what, recorded, new, note, traceback)))
+        if not self._is_over:
+            self._found.append(_Found(at, self._divergence(kind, what, recorded, new, note, traceback)))
 
     def _default(self, what: str, recorded: Any, new: Any) -> None:
         self._defaults.append(self._divergence("event", what, recorded, new, "a default", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ...fold import evolve
@@ -117,9 +117,11 @@ class Progress:
             self._marks.clear()
             self._under_way.clear()
 
-    def take_group(self, group: list[Record]) -> None:
-        """Fold the records of a group, or the first of them."""
+    def take_group(self, group: Sequence[Record], completed: TaskId | None = None) -> None:
+        """Fold the records of a group, or the first of them; `completed` is the task that completes with it."""
         filled = {r.fact.key: r.fact.value for r in group if type(r.fact) is ContextSet and r.fact.task is None}
+        if filled and completed is not None:
+            self._filled.setdefault(completed, {}).update(filled)
         for record in group:
             if filled and (task := self._owner(record.fact)) is not None:
                 self._filled.setdefault(task, {}).update(filled)

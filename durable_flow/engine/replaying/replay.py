@@ -127,8 +127,9 @@ class _Replay:
                 progress.take_group(group)
                 self._counts["failed"] += sum(type(record.fact) is StepFailed for record in group)
             else:
-                progress.take_group(group[:end])
-                await self._judge(group)
+                done = next(record.fact.task for record in group if type(record.fact) is StepCompleted)
+                progress.take_group(group[:end], done)
+                await self._judge(progress.state.tasks[done], group)
                 progress.take_group(group[end:])
             if group[0].seq == first:
                 self._require_steps(progress.state.shape)
@@ -151,11 +152,8 @@ class _Replay:
                 f"{', '.join(map(repr, unknown))}; its steps are {', '.join(sorted(known))}"
             )
 
-    async def _judge(self, group: Sequence[Record]) -> None:
+    async def _judge(self, task: Task, group: Sequence[Record]) -> None:
         """Judge the step that completes in this group, whose records but for the last are folded."""
-        done = next(record.fact for record in group if type(record.fact) is StepCompleted)
-        assert isinstance(done, StepCompleted)
-        task = self._progress.state.tasks[done.task]
         if task.id.step in self._request.skip:
             self._counts["skipped"] += 1
             return
