@@ -18,6 +18,7 @@ from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
 from .engine.forking import edit_in_place, emit_by, fork
 from .engine.instance import InstanceRuns
+from .engine.replaying.children import RecordedRuns
 from .engine.replaying.replay import ReplayRequest, replay_stored
 from .engine.threads import FromThread
 from .errors import WorkflowValidationError
@@ -479,6 +480,8 @@ class Workflow:
         if parent is not None and own is None:
             return engine_of(parent)
         journal = _journal(own)
+        if parent is not None and isinstance(parent.run.host, RecordedRuns):
+            return cast("Engine", parent.run.host.at(journal.settings))
         options = EngineSettings(
             idle_release_seconds=journal.idle_release_seconds,
             max_suspended_steps=journal.max_suspended_steps,

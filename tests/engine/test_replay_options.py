@@ -522,6 +522,37 @@ async def test_the_child_of_a_live_step_runs_in_memory(memory: Journal) -> None:
     assert len(await memory.runs()) == 2
 
 
+@pytest.mark.parametrize("does", ["resume", "retry", "fork", "recover", "edit"])
+async def test_a_replayed_step_takes_up_and_changes_no_run(memory: Journal, does: str) -> None:
+    class Others(RoCode):
+        @step
+        async def make(self, ctx: Context, ev: RoStep) -> RoMade:
+            await ctx.checkpoint("making")
+            arguments = {"recover": (), "resume": ("r",), "retry": ("r",), "fork": ("r",), "edit": ("r",)}[does]
+            await getattr(self, does)(*arguments, **({"set": {"n": 1}} if does == "edit" else {}))
+            return RoMade(n=ev.n)
+
+    await RoCode(journal=memory).run(run_id="r")
+    before = await memory.history("r")
+    found = only(await Others(journal=memory).replay("r", ignore=IGNORE))
+    assert (found.kind, found.step) == ("error", "make")
+    assert "in a replay a step gets the recorded runs" in found.new
+    assert await memory.history("r") == before
+    assert len(await memory.runs()) == 1
+
+
+async def test_a_child_with_a_journal_of_its_own_is_found_there(memory: Journal) -> None:
+    async with Journal("memory://") as other:
+        flow = RoParent(journal=memory)
+        flow.child = RoChild(journal=other)
+        assert await flow.run(run_id="r") == [16, ["item 4"]]
+        ran = list(flow.child.ran)
+        report = await flow.replay("r")
+        assert report.ok, report
+        assert flow.child.ran == ran
+        assert len(await other.runs()) == 1
+
+
 # -- What the context was ----------------------------------------------------------------------------------------------
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...errors import DurableFlowError
+from ...errors import ContextStateError, DurableFlowError
 from ...events import Event, InternalDispatchEvent, StartEvent
 from ...journal.protocol import JournalStore, StreamRow
 from ...journal.shared import StoreSettings, acquire, give_back, settings_for
@@ -38,6 +38,7 @@ class RecordedRuns:
     def __init__(self, settings: StoreSettings | None):
         self.settings = settings
         self._opened: dict[StoreSettings, JournalStore] = {}
+        self._others: dict[StoreSettings, RecordedRuns] = {}
 
     def recorded_child(
         self, execution: ReplayedExecution, child: Child, engine: Engine, program: Program, event: StartEvent,
@@ -52,6 +53,21 @@ class RecordedRuns:
     ) -> Attachment:  # fmt: skip
         """Start a child of a live step, in a journal in memory of this process."""
         return engine_for(_memory(), EngineSettings()).starting.start(program, None, event, arguments, beginning)
+
+    def at(self, settings: StoreSettings) -> RecordedRuns:
+        """Return the same for a workflow that has a journal of its own."""
+        if settings not in self._others:
+            other = self._others[settings] = RecordedRuns(settings)
+            other._opened, other._others = self._opened, self._others
+        return self._others[settings]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ContextStateError(
+            "in a replay a step gets the recorded runs that it has started with flow.run(), and nothing else of an "
+            "engine: no run is resumed, retried, forked or edited. Leave this step out: skip=(...)"
+        )
 
     async def store(self, settings: StoreSettings | None) -> JournalStore | None:
         """Return the store with these settings, for reading; None if the run is that of an archive."""
