@@ -37,6 +37,8 @@ class RecordedRuns:
 
     def __init__(self, settings: StoreSettings | None):
         self.settings = settings
+        # None of them is live.
+        self.runs: dict[str, Any] = {}
         self._opened: dict[StoreSettings, JournalStore] = {}
         self._others: dict[StoreSettings, RecordedRuns] = {}
 

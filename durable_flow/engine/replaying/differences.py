@@ -81,6 +81,8 @@ class Differences:
                 return True
         except Exception:
             pass  # from a class of the program, whatever it is
+        if isinstance(new, BaseException):
+            return bool(vars(recorded) == vars(new) and recorded.args == new.args)
         try:
             # A class that does not say what makes its objects equal.
             return self.codec.encode_value(recorded) == self.codec.encode_value(new)

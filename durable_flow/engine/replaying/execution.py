@@ -173,6 +173,7 @@ class ReplayedExecution(Execution):
     async def child_ended(self, seq: int) -> None:
         """Wait for the turn of a child's recorded end."""
         self._require_attached()
+        self._refuse_lock("waits for a run that it has started")
         child = self.run.state.children[seq]
         if not child.ended_at:
             await self._suspend(self.run.waiting.future(seq))  # the step did not wait for its end
@@ -193,19 +194,25 @@ class ReplayedExecution(Execution):
 
     def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:
         """Give missing fields of the typed state what was recorded as their defaults, and judge those of today."""
-        missing = [key for key in names if self.peek(key) is MISSING]
+        # Also those that the step writes itself: it sees them already, but nobody has given them their place.
+        missing = [key for key in names if key not in self._stage.live]
         if not missing:
             return
         values = defaults()
         for key in missing:
+            unseen = self.peek(key) is MISSING
             encoded, value = self._stage.live.encode_value(values[key], key)
             recorded = self._filled.get(key)
             if recorded is not None and recorded != encoded:
                 self._judge.filled(key, recorded, encoded, makes_varying(lambda key=key: defaults()[key]))  # type: ignore[misc]
+            if recorded is None and unseen:
+                # Another step has filled it in at the same time, or nobody has.
+                recorded = self._stage.first(key)
+                if recorded is None:
+                    self._judge.filled(key, None, encoded, False)
+            if recorded is not None and recorded != encoded:
                 encoded, value = recorded, self.codec.decode_value(recorded)
-            elif recorded is None and not self._stage.comes(key):
-                self._judge.filled(key, None, encoded, False)
-            if self._history.standing_write(key) is not None:
+            if unseen and self._history.standing_write(key) is not None:
                 self._private[key] = (value, None)
             else:
                 self._stage.live.set(key, value, encoded)

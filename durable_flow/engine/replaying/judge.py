@@ -336,7 +336,7 @@ class Judge:
         try:
             before = self._decode(recorded)
         except DurableFlowError as error:
-            self._add(at, kind, path or current_name(recorded.name), NOTHING, self._decoded(new), f"{note} {error}")
+            self._add(at, kind, path or current_name(recorded.name), recorded, self._decoded(new), f"{note} {error}")
             return
         now = self._decoded(new)
         if path is None:

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 from ...fold import evolve
 from ...records import (
+    CallRecorded,
+    CheckpointNamed,
     ChildEnded,
+    ChildStarted,
     ContextDeleted,
     ContextSet,
     ContextSpliced,
@@ -20,29 +23,40 @@ from ...records import (
     StateImported,
     StepCompleted,
     StepFailed,
+    StreamPublished,
     TaskId,
     TimerFired,
+    TimerSet,
     WaitAnswered,
     WaitClosed,
+    WaitOpened,
     WaitTimedOut,
 )
 from ...state import RunState
 
 Values = Mapping[str, EncodedValue]
 
+NOTHING_SEEN: frozenset[str] = frozenset()
+
 _CHANGE_CONTEXT = frozenset({ContextSet, ContextSpliced, ContextDeleted, StateImported})
 # After these every pending step begins anew.
 _BEGIN_ANEW = frozenset({RunClaimed, RunResumed, StateImported, PendingDropped})
+# Effects that commit: they stand behind all that they carry.
+_COMMIT = frozenset({CallRecorded, TimerSet, WaitOpened, ChildStarted, CheckpointNamed})
 # A step that the workflow does not have any more; its limit is not known.
 _SOME_WORKERS = 4
 
 
 class Mark(NamedTuple):
-    """An own record of a step, numbered as its effects are: the context before it, and after it."""
+    """An own record of a step, numbered as its effects are: the context before it, and after it.
+
+    `seen` are the keys that others had changed and whose changes came with it: the step had read them, or written them.
+    """
 
     seq: int
     before: Values
     after: Values
+    seen: frozenset[str] = NOTHING_SEEN
 
 
 class Progress:
@@ -59,6 +73,14 @@ class Progress:
         self._under_way: dict[str, dict[TaskId, None]] = {}
         self._filled: dict[TaskId, dict[str, EncodedValue]] = {}
         self._copy: Values | None = None
+        # Within a group that a task has committed: what others had changed and it has carried, up to its next record.
+        self._committer: TaskId | None = None
+        self._carried: set[str] = set()
+
+    @property
+    def carried(self) -> frozenset[str]:
+        """The keys whose changes by others come with the completion at hand."""
+        return frozenset(self._carried)
 
     def marks(self, task: TaskId) -> list[Mark]:
         """Return the marks of a pending task: the first one is its beginning."""
@@ -112,7 +134,13 @@ class Progress:
             if kind is StepCompleted or kind is StepFailed:
                 self._end(task)
             else:
-                marks.append(Mark(record.seq + state.offset, before, self.context()))
+                seen = NOTHING_SEEN
+                if self._carried and task == self._committer:
+                    seen = frozenset(self._carried)
+                    self._carried.clear()
+                marks.append(Mark(record.seq + state.offset, before, self.context(), seen))
+                if kind in _CHANGE_CONTEXT and self._committer is not None and task != self._committer:
+                    self._carried.add(fact.key)  # type: ignore[union-attr]
         elif kind in _BEGIN_ANEW:
             self._marks.clear()
             self._under_way.clear()
@@ -120,6 +148,8 @@ class Progress:
     def take_group(self, group: Sequence[Record], completed: TaskId | None = None) -> None:
         """Fold the records of a group, or the first of them; `completed` is the task that completes with it."""
         filled = {r.fact.key: r.fact.value for r in group if type(r.fact) is ContextSet and r.fact.task is None}
+        self._carried.clear()
+        self._committer = completed if completed is not None else _committer(group)
         if filled and completed is not None:
             self._filled.setdefault(completed, {}).update(filled)
         for record in group:
@@ -155,3 +185,14 @@ class Progress:
                 return self.state.children[fact.child].task
             case _:
                 return getattr(fact, "task", None)
+
+
+def _committer(group: Sequence[Record]) -> TaskId | None:
+    """Return the task that committed a group, if its last effect tells."""
+    for record in reversed(group):
+        if type(record.fact) in _COMMIT:
+            task: TaskId | None = record.fact.task  # type: ignore[union-attr]
+            return task
+        if type(record.fact) is not StreamPublished:
+            break
+    return None

@@ -170,7 +170,7 @@ class _Replay:
                     judge.unreadable(stage.outcome.reason)
                 case _:
                     pass  # it was stopped, and the judge knows why
-            raced = stage.raced(execution.keys, execution.reads_all)
+            raced = stage.raced(execution.keys, execution.reads_all, self._progress.filled(task.id))
             self._counts["live"] += execution.is_live
         else:
             raced = []
@@ -189,7 +189,7 @@ class _Replay:
         began_at = task.created_at if task.retry_at is None else task.retry_at
         stage = Stage(
             self._row.run_id, program, progress.state, marks, progress.context(), judge, self._runs, began_at,
-            advances=task.id.step not in program.sync_steps,
+            advances=task.id.step not in program.sync_steps, seen=progress.carried,
         )  # fmt: skip
         is_live = task.id.step in self._request.live
         execution = ReplayedExecution(stage, task, judge, progress.filled(task.id), is_live=is_live)

@@ -101,7 +101,7 @@ class Stage(ContextLocks):
 
     def __init__(
         self, run_id: str, program: Program, state: RunState, marks: Sequence[Mark], last: Values, judge: Judge,
-        host: RecordedRuns, began_at: int, *, advances: bool,
+        host: RecordedRuns, began_at: int, *, advances: bool, seen: frozenset[str],
     ):  # fmt: skip
         self.run_id = run_id
         self.program = program
@@ -122,6 +122,7 @@ class Stage(ContextLocks):
         self._judge = judge
         self._marks = marks
         self._last = last
+        self._seen = seen
         self._at = 0
         # A plain `def` step is in a thread: the loop turns whatever it does.
         self._advances = advances
@@ -140,22 +141,33 @@ class Stage(ContextLocks):
         if at > self._at:
             self._stand_at(at)
 
-    def raced(self, keys: set[str], reads_all: bool) -> list[str]:
-        """Return those keys that other steps changed between the step's own records."""
+    def raced(self, keys: set[str], reads_all: bool, filled: Values) -> list[str]:
+        """Return those keys that other steps changed between the step's own records.
+
+        `filled` are the fields of the typed state to which the step has given their defaults itself.
+        """
         found: set[str] = set()
         for at, mark in enumerate(self._marks):
             after, then = mark.after, self._until(at)
             if after is not then:
-                found |= {key for key in after.keys() | then.keys() if after.get(key) != then.get(key)}
+                changed = {key for key in after.keys() | then.keys() if after.get(key) != then.get(key)}
+                found |= {key for key in changed if key in after or then[key] != filled.get(key)}
         return sorted(found if reads_all else found & keys)
 
-    def comes(self, key: str) -> bool:
-        """Tell whether the context gets this key while the step is under way."""
-        return key in self._last or any(key in mark.after for mark in self._marks)
+    def first(self, key: str) -> EncodedValue | None:
+        """Return the first value that a key gets while the step is under way, None if it gets none."""
+        seen = [values for mark in self._marks[self._at + 1 :] for values in (mark.before, mark.after)]
+        return next((values[key] for values in (*seen, self._last) if key in values), None)
 
     def _stand_at(self, at: int) -> None:
         self._at = at
         values = self._marks[at].after
+        seen = self._marks[at + 1].seen if at + 1 < len(self._marks) else self._seen
+        if seen:
+            # Its next commit carries these writes of others, so it has seen them.
+            until = self._until(at)
+            values = {key: value for key, value in values.items() if key not in seen}
+            values |= {key: until[key] for key in seen if key in until}
         self.live.show(values)
         if self._advances and self._until(at) is not values:
             self.loop.call_soon(self._advance, at)
