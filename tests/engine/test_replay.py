@@ -264,6 +264,17 @@ async def test_parts_of_a_run_that_is_live_waits_or_failed_replay(journal: Journ
     assert flow.began == 2  # once in the run, once in the replay: the waits that it had recorded were answered
 
 
+async def test_an_output_that_a_fork_replaced_is_nobodys_code(journal: Journal) -> None:
+    flow = RpCode(journal=journal)
+    await flow.run(run_id="r")
+    middle = next(c for c in await journal.checkpoints("r") if c.last_completed_step == "middle")
+    fork = await flow.fork("r", middle, event=RpScored(score=1), new_run_id="f")
+    assert await fork == [1, 103]
+    report = await flow.replay("f")
+    assert report.ok, report
+    assert report.replayed == sum(isinstance(r.fact, StepCompleted) for r in await journal.history("f")) - 1
+
+
 # -- What is different is found ----------------------------------------------------------------------------------------
 
 

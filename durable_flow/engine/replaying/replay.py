@@ -18,7 +18,17 @@ from ...journal.memory import MemoryStore
 from ...journal.points import seq_of
 from ...journal.protocol import JournalStore, RunRow
 from ...journal.shared import StoreSettings
-from ...records import EncodedEvent, EventEmitted, Record, RunCompleted, StepCompleted, StepFailed, TaskId, WaitClosed
+from ...records import (
+    EncodedEvent,
+    EventEmitted,
+    Record,
+    RunCompleted,
+    StateImported,
+    StepCompleted,
+    StepFailed,
+    TaskId,
+    WaitClosed,
+)
 from ...shape import changes, step_names
 from ...state import Task
 from ..attempt import make_attempt
@@ -237,8 +247,11 @@ async def _groups(store: JournalStore, run: int, last: int) -> AsyncIterator[lis
 def _completion(group: Sequence[Record]) -> int | None:
     """Return where in its group a step's completion begins: the closing of the waits that it left open, then its end.
 
-    None if no step completes in this group.
+    None if no step completes in this group. In the first group of a fork one completes with what the fork was given in
+    the place of its output: no code has run for that.
     """
+    if any(type(record.fact) is StateImported for record in group):
+        return None
     for at in range(len(group) - 1, -1, -1):
         if type(group[at].fact) is StepCompleted:
             while at and type(group[at - 1].fact) is WaitClosed:
