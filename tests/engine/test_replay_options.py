@@ -228,7 +228,7 @@ async def test_what_is_no_run_or_no_checkpoint_is_refused(memory: Journal) -> No
         await flow.replay("nope")
     with pytest.raises(RunIdError):
         await flow.replay("a/b")
-    for to in ("s/3", 10_000, "no such name", datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1)):
+    for to in (1, "s/3", 10_000, "no such name", datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 1)):
         with pytest.raises(CheckpointError):
             await flow.replay("r", to)
     with pytest.raises(

@@ -90,6 +90,8 @@ class ReplayedExecution(Execution):
         self._stage = stage
         self._judge = judge
         self._filled = filled
+        # By the identity of what is stored, which is kept beside it.
+        self._baselines: dict[int, tuple[EncodedValue, EncodedValue]] = {}
         self._history = JudgedHistory(stage, task, judge)
         stage.executions[task.id] = self
         judge.stops = self._end_here
@@ -216,6 +218,28 @@ class ReplayedExecution(Execution):
                 self._private[key] = (value, None)
             else:
                 self._stage.live.set(key, value, encoded)
+
+    # -- Objects -------------------------------------------------------------------------------------------------------
+
+    def _keep_object(self, key: str, value: Any, encoded: EncodedValue | None) -> None:
+        """As after a crash, without decoding what is known to be equal."""
+        if (
+            encoded is None
+            or self._history.standing_write(key) is not None
+            or not self._stage.live.keep(key, value, encoded)
+        ):
+            super()._keep_object(key, value, encoded)
+            return
+        self._private.pop(key, None)
+        if not self.codec.is_immutable(value):
+            self._touched[key] = None
+
+    def _baseline(self, stored: EncodedValue) -> EncodedValue:
+        """As after a crash; each effect of the step asks for it."""
+        known = self._baselines.get(id(stored))
+        if known is None:
+            known = self._baselines[id(stored)] = (stored, super()._baseline(stored))
+        return known[1]
 
     # -- The end -------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from ...errors import RunConflictError, WorkflowStepDoesNotExistError
+from ...errors import CheckpointError, RunConflictError, WorkflowStepDoesNotExistError
 from ...incoming import AttentionNeeded, StepRaised, StepReturned
 from ...journal.archive_files import ArchiveFile
 from ...journal.archives import import_run
@@ -143,6 +143,10 @@ class _Replay:
                 progress.take_group(group[end:])
             if group[0].seq == first:
                 self._require_steps(progress.state.shape)
+        if not first:
+            raise CheckpointError(
+                f"run {self._row.run_id} has no checkpoint up to record {last}; the first one comes later"
+            )
         counts, found = self._counts, self._findings
         return ReplayReport(
             run_id=self._row.run_id, workflow=self._row.workflow, first=first, last=progress.state.seq,

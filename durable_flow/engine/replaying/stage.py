@@ -47,6 +47,13 @@ class ReplayedContext(LiveContext):
             if key in self:
                 self.delete(key)
 
+    def keep(self, key: str, value: Any, encoded: EncodedValue) -> bool:
+        """Let an object be that of a key which holds just this, and was not decoded yet; tell whether it is."""
+        if self._stored.get(key) != encoded:
+            return False
+        self.set(key, value, encoded)
+        return True
+
     def _take(self, key: str, value: EncodedValue) -> None:
         entry: Entry | None = self._entries.get(key)
         if entry is None or entry.encoded != value:
