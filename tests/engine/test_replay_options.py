@@ -169,6 +169,28 @@ def test_a_default_in_a_nested_model_is_one_only_if_it_was_not_set() -> None:
     assert (difference.path, difference.is_default) == ("k.id", False)
 
 
+async def test_calls_and_checkpoints_are_ignored_by_their_names_and_errors_never(memory: Journal) -> None:
+    class Does(Workflow):
+        n = 1
+        fails = False
+
+        @step
+        async def one(self, ctx: Context, ev: RpStart) -> StopEvent:
+            await ctx.call("fetch", lambda n: 1, self.n)
+            await ctx.checkpoint(f"at {self.n}")
+            if self.fails:
+                raise ValueError("*")
+            return StopEvent()
+
+    flow = Does(journal=memory)
+    await flow.run(run_id="r")
+    flow.n = 2
+    assert {d.what for d in (await flow.replay("r")).divergences} == {"fetch", "at 1", "at 2"}
+    assert (await flow.replay("r", ignore=("fetch", "at *"))).ok
+    flow.fails = True
+    assert only(await flow.replay("r", ignore=("*",))).kind == "error"
+
+
 # -- Live and skipped --------------------------------------------------------------------------------------------------
 
 IGNORE = ("n.at",)

@@ -15,7 +15,7 @@ from ..history import History
 from ..live import MISSING
 from ..replay import NEVER_RECORDED, ReplayOrder
 from .differences import makes_varying
-from .judge import Judge
+from .judge import Judge, shown_arguments
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -113,12 +113,12 @@ class ReplayedExecution(Execution):
             if earlier is not None:
                 self._judge.extra_place(place, "as in an earlier attempt")
                 return self.codec.decode_value(earlier.outcome)
-            shown = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+            shown = shown_arguments(args, kwargs)
             if not self.is_live:
-                self._judge.stop("call", name, shown or "no arguments", _NO_RESULT)
+                self._judge.stop("call", name, shown, _NO_RESULT)
             self._judge.extra_place(place, shown)
         elif arguments is not None and record.content is not None and record.content != arguments:
-            self._judge.other_arguments(record, args, dict(kwargs))
+            self._judge.other_arguments(record, args, kwargs)
         if self.is_live:
             return await self._really_call(name, fn, args, kwargs, record)
         assert record is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -42,6 +42,7 @@ _KINDS: dict[str, DivergenceKind] = {
     SENT: "event", WRITE: "context", STREAM: "stream", CALL: "call", WAIT: "wait", SLEEP: "sleep",
     COLLECT: "collect_events", CHECKPOINT: "checkpoint", CHILD: "child",
 }  # fmt: skip
+_NEVER_IGNORED = frozenset({"error", "timeout", "input", "step"})
 # Behind every effect: what the step returns.
 _LAST = 1 << 62
 
@@ -142,11 +143,11 @@ class Judge:
                 self._compare(effect.seq, "wait", None if asked and asks else name, asked, asks)
                 self._compare(effect.seq, "wait", f"{name} (requirements)", needed, needs)
 
-    def other_arguments(self, effect: Effect, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def other_arguments(self, effect: Effect, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A recorded call is made with other arguments, of which the journal has a digest."""
         if not self._is_unsettled(effect.place):
             self._add(
-                effect.seq, "call", effect.place.name, NOTHING, _arguments(args, kwargs),
+                effect.seq, "call", effect.place.name, NOTHING, shown_arguments(args, kwargs),
                 f"call number {effect.place.k + 1} of this name has other arguments than the recorded one, of which "
                 "the journal keeps a digest. It was answered with the recorded result",
             )  # fmt: skip
@@ -178,8 +179,7 @@ class Judge:
             recorded = name or "a timer"
         elif kind == WRITE:
             recorded = "deleted"
-        if not self._findings.differences.is_ignored(name):
-            self._add(effect.seq, _KINDS[kind], name, recorded, NOTHING, note)
+        self._add(effect.seq, _KINDS[kind], name, recorded, NOTHING, note)
 
     def extra(self, fact: Fact) -> None:
         """The step does something that is not recorded. Raises StepStopped where that cannot be answered."""
@@ -190,8 +190,7 @@ class Judge:
             case ContextSet():
                 self._compare(self._at, "context", fact.key, NOTHING, fact.value, note)
             case ContextDeleted():
-                if not self._findings.differences.is_ignored(fact.key):
-                    self._add(self._at, "context", fact.key, NOTHING, "deleted", note)
+                self._add(self._at, "context", fact.key, NOTHING, "deleted", note)
             case EventEmitted():
                 self._compare(self._at, "event", current_name(fact.event.name), NOTHING, fact.event, note)
             case EffectReused():
@@ -215,7 +214,9 @@ class Judge:
 
     def stop(self, kind: DivergenceKind, what: str, new: Any, why: str = "this is not recorded") -> NoReturn:
         """The step does something for which there is no answer: it ends here. Raises StepStopped."""
-        self._add(self._at, kind, what, NOTHING, new, f"{why}. The step was stopped here; what follows is not judged")
+        why += ". The step was stopped here; what follows is not judged"
+        # Also of an effect whose name is to be ignored: the step was not judged to its end.
+        self._found.append(_Found(self._at, self._divergence(kind, what, NOTHING, new, why, "")))
         self._is_over = True
         self.stops()
         raise StepStopped
@@ -224,7 +225,8 @@ class Judge:
         """A field of the typed state got its default. None is recorded of a field that the class did not have then."""
         if recorded is None or varies:
             if recorded is None or recorded != new:
-                self._default(key, NOTHING if recorded is None else self._decoded(recorded), self._decoded(new))
+                before = NOTHING if recorded is None else self._decoded(recorded)
+                self._default("context", key, before, self._decoded(new))
             return
         self._compare(self._at, "context", key, recorded, new, "this is the default of the typed state")
 
@@ -343,7 +345,7 @@ class Judge:
             path = current_name(recorded.name)
         for difference in self._findings.differences.of(path, before, now, live):
             if difference.is_default:
-                self._default(difference.path, difference.recorded, difference.new)
+                self._default(kind, difference.path, difference.recorded, difference.new)
             else:
                 self._add(at, kind, difference.path, difference.recorded, difference.new, note)
 
@@ -372,11 +374,11 @@ class Judge:
         self, at: int, kind: DivergenceKind, what: str, recorded: Any = NOTHING, new: Any = NOTHING, note: str = "",
         traceback: str = "",
     ) -> None:  # fmt: skip
-        if not self._is_over:
+        if not self._is_over and (kind in _NEVER_IGNORED or not self._findings.differences.is_ignored(what)):
             self._found.append(_Found(at, self._divergence(kind, what, recorded, new, note, traceback)))
 
-    def _default(self, what: str, recorded: Any, new: Any) -> None:
-        self._defaults.append(self._divergence("event", what, recorded, new, "a default", ""))
+    def _default(self, kind: DivergenceKind, what: str, recorded: Any, new: Any) -> None:
+        self._defaults.append(self._divergence(kind, what, recorded, new, "a default", ""))
 
     def _divergence(
         self, kind: DivergenceKind, what: str, recorded: Any, new: Any, note: str, traceback: str
@@ -388,5 +390,6 @@ class Judge:
         )  # fmt: skip
 
 
-def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+def shown_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as text."""
+    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]) or "no arguments"
