@@ -11,6 +11,7 @@ import pytest
 from durable_flow import (
     ArchiveError,
     Context,
+    EncryptedSeal,
     Event,
     Journal,
     RunConflictError,
@@ -151,6 +152,17 @@ async def test_data_of_an_unsafe_codec_are_read_only_if_they_are_allowed(tmp_pat
         with pytest.raises(ArchiveError, match="pickle"):
             await assert_replays(flow, path)
         await assert_replays(flow, path, allow_codecs=["pickle"])
+
+
+async def test_a_sealed_archive_is_opened_by_the_seal_of_the_journal_or_the_given_one(tmp_path: Path) -> None:
+    seal = EncryptedSeal(keys=[b"k" * 32])
+    async with Journal(f"sqlite:///{tmp_path}/sealed.db", seal=seal) as journal:
+        path = await exported(journal, tmp_path / "r.jsonl")
+        await assert_replays(ArFlow(journal=journal), path)
+        await assert_replays(ArFlow(journal=journal), "r")
+    await assert_replays(ArFlow(), path, seal=seal)
+    with pytest.raises(ArchiveError, match="seal"):
+        await assert_replays(ArFlow(), path)
 
 
 async def test_what_is_no_run_is_refused(memory: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
