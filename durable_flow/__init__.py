@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .checkpointer import CheckpointCallback, WorkflowCheckpointer
 from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
@@ -135,6 +136,7 @@ __all__ = [
     "ArchiveError",
     "ArchiveInfo",
     "Checkpoint",
+    "CheckpointCallback",
     "CheckpointError",
     "ChildInfo",
     "Collect",
@@ -199,6 +201,7 @@ __all__ = [
     "Workflow",
     "WorkflowCancelledByUser",
     "WorkflowCancelledEvent",
+    "WorkflowCheckpointer",
     "WorkflowConfigurationError",
     "WorkflowDone",
     "WorkflowFailedEvent",

@@ -30,13 +30,37 @@ from .records import (
     TaskId,
     WaitClosed,
 )
-from .snapshot import encode_state
+from .snapshot import copied, encode_state
 from .state import RunState
 
 # What of a completion is not the output of its step: the writes and collected events that it carried.
 _CARRIED = (ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
 # Carried for another step, whose effects stand; those of the step itself end with its task.
 _OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
+
+
+class BranchPoint(NamedTuple):
+    """Where a run can branch off: the state before a group of records, and that group, read whole."""
+
+    before: RunState
+    group: tuple[Record, ...]
+
+    @property
+    def state(self) -> RunState:
+        """The state after the group, made anew each time."""
+        return fold(self.group, copied(self.before))
+
+    def without_splices(self) -> BranchPoint:
+        """Return the same point with whole values in the place of splices, whose parts cannot be read alone."""
+        state, group = copied(self.before), []
+        for record in self.group:
+            evolve(state, record)
+            fact = record.fact
+            if isinstance(fact, ContextSpliced):
+                whole = ContextSet(fact.key, state.context[fact.key], fact.task, fact.attempt, fact.k)
+                record = record._replace(fact=whole)
+            group.append(record)
+        return BranchPoint(self.before, tuple(group))
 
 
 class Output(NamedTuple):

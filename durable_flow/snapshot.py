@@ -15,7 +15,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from . import records
 from . import state as states
@@ -25,6 +25,8 @@ from .state import Effect, RunState
 
 VERSION = 1
 CODEC = "json"
+
+PartT = TypeVar("PartT")
 
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -99,6 +101,24 @@ def decode_state(encoded: EncodedValue) -> RunState:
     return load(data)
 
 
+def dump_value(value: Any) -> Any:
+    """Return plain values, payloads, facts and records as JSON-able data that name their kinds.
+
+    Raises TypeError for anything else.
+    """
+    return _dump_any(value)
+
+
+def load_value(data: Any) -> Any:
+    """Return what `dump_value` wrote. Raises DeserializationError."""
+    try:
+        return _load_any(data)
+    except DeserializationError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise DeserializationError(f"these data are no part of a run: {error}") from error
+
+
 def open_waits(state: RunState) -> Iterator[tuple[WaitOpened, int]]:
     """Yield what is still awaited, as if it was opened now, with the time when it was opened."""
     for wait in state.waits.values():
@@ -113,8 +133,8 @@ def open_waits(state: RunState) -> Iterator[tuple[WaitOpened, int]]:
             )  # fmt: skip
 
 
-def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
-    """Return the same state with each EncodedValue and EncodedEvent replaced by what `rewrite` returns for it."""
+def with_payloads(state: PartT, rewrite: Callable[[Any], Any]) -> PartT:
+    """Return the same state, or part of one, with what `rewrite` returns for each EncodedValue and EncodedEvent."""
 
     def walk(value: Any) -> Any:
         cls = type(value)
@@ -130,7 +150,7 @@ def with_payloads(state: RunState, rewrite: Callable[[Any], Any]) -> RunState:
             return cls(**{each.name: walk(getattr(value, each.name)) for each in fields(cls)})
         return value
 
-    result: RunState = walk(state)
+    result: PartT = walk(state)
     return result
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
+from .checkpointer import calling, run_from
 from .context.edits import validated as validated_edit
 from .context.face import require_startable
 from .engine.children import engine_of, executing, start_child
@@ -26,7 +27,7 @@ from .events import Event, StartEvent, StopEvent
 from .graph import find_problems, uses_humans
 from .handler import WorkflowHandler
 from .injection import Injector
-from .journal.checkpoint import At
+from .journal.checkpoint import At, Checkpoint
 from .journal.forking import ForkRequest
 from .journal.journal import URL_VARIABLE, Journal
 from .journal.patches import Patch, Validate
@@ -196,6 +197,7 @@ class Workflow:
         *,
         run_id: str | None = None,
         stepwise: bool = False,
+        checkpoint_callback: Callable[..., Awaitable[None]] | None = None,
         **kwargs: Any,
     ) -> WorkflowHandler:
         """Start a run, or go on with the one that has this id; returns its handler at once.
@@ -216,6 +218,10 @@ class Workflow:
 
         `stepwise`: in this process nothing starts before `await handler.run_step()`, and then what is pending.
 
+        `checkpoint_callback`: awaited for each step that completes in this process, once that is durable and before
+        anything that follows from it starts; the run's end waits for it, too. What it raises stops the run in this
+        process and is raised by awaiting the handler; the run can be resumed. See CheckpointCallback.
+
         Raises RuntimeError without a running event loop, WorkflowValidationError, WorkflowRuntimeError and ValueError
         for arguments that make no StartEvent, RunIdError, and ContextStateError for a Context whose run has not ended.
         """
@@ -224,11 +230,54 @@ class Workflow:
         program = self._durable_prepare(parent)
         if run_id is not None:
             require_run_id(run_id)
+        on_completion = None if checkpoint_callback is None else calling(program, checkpoint_callback)
         if ctx is not None:
-            return self._durable_run_with(parent, engine, program, ctx, start_event, run_id, kwargs, stepwise)
-        event = start_event_of(type(self), start_event, kwargs)
-        passed = passed_to_run(program, event, start_event, kwargs)
-        attachment = self._durable_start(parent, engine, program, run_id, event, passed, None, stepwise)
+            handler = self._durable_run_with(parent, engine, program, ctx, start_event, run_id, kwargs, stepwise)
+        else:
+            event = start_event_of(type(self), start_event, kwargs)
+            passed = passed_to_run(program, event, start_event, kwargs)
+            attachment = self._durable_start(parent, engine, program, run_id, event, passed, None, stepwise)
+            handler = WorkflowHandler(attachment, program.table.state_class)
+        if on_completion is not None:
+            handler._attachment.call_back(on_completion)
+        return handler
+
+    def run_from(
+        self,
+        checkpoint: Checkpoint,
+        ctx_serializer: Serializer | None = None,
+        checkpoint_callback: Callable[..., Awaitable[None]] | None = None,
+        *,
+        run_id: str | None = None,
+        stepwise: bool = False,
+        **kwargs: Any,
+    ) -> WorkflowHandler:
+        """Begin a new run that goes on from a checkpoint; returns its handler at once.
+
+        It is a fork: what was pending at the checkpoint goes on, on today's code. A changed `output_event` takes the
+        place of what the checkpoint's step returned, changed values in `ctx_state` that of the recorded ones. The
+        checkpoint may be of a run of any process. If this journal does not have its run, the new one begins with
+        what `ctx_state` holds. From the completion that ended its run the new run ends with the same event.
+
+        Args:
+            checkpoint: one of `WorkflowCheckpointer`, `Journal.checkpoints` or `Checkpoint.from_dict`.
+            ctx_serializer: the one that wrote `ctx_state`; None: as the journal's values.
+            checkpoint_callback: as in `run`.
+            run_id: that of the new run; None: a new one.
+            stepwise: as in `run`.
+            kwargs: dropped with a warning; no start event is sent.
+
+        Raises CheckpointError for what is no Checkpoint and ContextSerdeError for a `ctx_state` that cannot be read;
+        awaiting the handler raises CheckpointError, RunConflictError if there is a run `run_id` or the checkpoint's run
+        is of another workflow, StateEditError and SerializationError.
+        """
+        parent = executing()
+        program, engine = self._durable_prepare(parent), self._durable_engine(parent)
+        attachment = run_from(
+            engine, program, checkpoint, ctx_serializer, checkpoint_callback, partial(_validate, program), run_id,
+            stepwise, kwargs,
+        )  # fmt: skip
+        self._durable_runs(engine).add(attachment)
         return WorkflowHandler(attachment, program.table.state_class)
 
     def submit_run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:

@@ -44,6 +44,7 @@ def run(options: Namespace) -> int:
 async def _checkpoints(journal: Journal, options: Namespace) -> None:
     rows: list[tuple[object, ...]] = []
     async for c in journal.checkpoints(options.run_id):
+        assert c.at is not None
         what = c.name if c.name is not None else c.last_completed_step or ""
         changed = ", ".join(c.keys_changed)
         rows.append((c.seq, _time(c.at), c.kind, what, _names(c.input_events), _names(c.output_events), changed))

@@ -82,7 +82,9 @@ def carry_out(run: Run, command: Command) -> None:
     """Do what is due."""
     match command:
         case RunStep():
-            if run.gate is None or run.gate.lets(command.task):
+            if (run.gate is None or run.gate.lets(command.task)) and (
+                run.checkpointing is None or run.checkpointing.lets(command.task)
+            ):
                 run.start(run.state.tasks[command.task])
         case FireTimer():
             run.accept(TimerDue(command.timer))

@@ -15,6 +15,7 @@ from ..journal.deputies import OF, deputy
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .asked import AskedBefore
+from .checkpointing import call_back
 from .host import GivenUp
 from .internal import Listener
 from .outcome import Outcome
@@ -24,6 +25,7 @@ from .waiting import wake_all
 if TYPE_CHECKING:
     from ..state import RunState
     from .beginning import Beginning
+    from .checkpointing import OnCompletion
     from .engine import Engine
     from .places import Places
     from .program import Program
@@ -57,6 +59,8 @@ class Attachment:
         self.interested = 0
         # A stepwise run is taken up here with a gate.
         self.stepwise = False
+        # Who is called when a step has completed here.
+        self.callbacks: tuple[OnCompletion, ...] = ()
         # The place among the runs of its instance that it has asked for, or has until a run takes it over.
         self.asked: tuple[Places, asyncio.Future[bool]] | None = None
         self.place: Places | None = None
@@ -97,7 +101,15 @@ class Attachment:
         run.tail.listeners.add(self.notify)
         for listener in self._listeners:
             run.tell_internals(listener)
+        if self.callbacks:
+            call_back(run, self.callbacks)
         self.notify()
+
+    def call_back(self, callback: OnCompletion) -> None:
+        """Call this when a step of the run has completed here, from now on."""
+        self.callbacks = (*self.callbacks, callback)
+        if self.run is not None:
+            call_back(self.run, self.callbacks)
 
     def detach(self) -> None:
         """The run is no longer live here."""

@@ -14,6 +14,7 @@ from ..snapshot import decode_state, encode_state, with_payloads
 from .live import ContextLocks, LiveContext
 
 if TYPE_CHECKING:
+    from ..branching import BranchPoint
     from ..journal.protocol import JournalStore
     from ..serializers.codec import Codec
     from ..state import RunState
@@ -38,6 +39,8 @@ class Beginning(ContextLocks):
         self.face = face
         self.live = live
         self.unfinished = unfinished
+        # Where the state comes from, if it is that of a checkpoint.
+        self.point: BranchPoint | None = None
         # Whether a run has taken it over.
         self.begun = False
         self._given: dict[str, EncodedValue] = {}

@@ -208,6 +208,7 @@ class Continuing:
             if is_claimable(row, self._engine.now(), await self._engine.owners.gone()) and not self._engine.closed:
                 attachment = Attachment(self._engine, run.program, run.run_id)
                 attachment.stepwise = run.gate is not None
+                attachment.callbacks = () if run.checkpointing is None else run.checkpointing.callbacks
                 try:
                     await self._engine.placing.wait(attachment)
                     await self._engine.taking.take_up(attachment, row)

@@ -66,6 +66,7 @@ from .waiting import Waiting
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .checkpointing import Checkpointing
     from .children import Children
     from .places import Places
     from .stepwise import Gate
@@ -114,6 +115,7 @@ class Run(ContextLocks):
         self.closed = False
         # Who is told of each append, and of what steps do; nearly always nobody.
         self.observers = program.observers
+        self.checkpointing: Checkpointing | None = None
         self.followers: Mapping[int, Collection[Callable[[], None]]] = {}
         self.internals: Internals | None = None
         # What the run's row says, as far as it is durable.
@@ -523,7 +525,7 @@ class Run(ContextLocks):
             self.release()
 
     def _finish(self) -> None:
-        if self.closed:
+        if self.closed or (self.checkpointing is not None and self.checkpointing.is_busy):
             return
         state = self.state
         if state.ended == COMPLETED:

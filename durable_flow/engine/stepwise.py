@@ -46,7 +46,7 @@ class Gate:
         self._let &= self._run.state.tasks.keys()
         self._let |= self._run.state.tasks.keys()
         going = set(self._let)
-        await self._until(lambda: not any(self._is_going(task) for task in going))
+        await self._until(lambda: not any(self._is_going(task) for task in going) and not self._is_watched())
         return self._held
 
     def _hold(self) -> None:
@@ -88,6 +88,10 @@ class Gate:
         execution = self._run.executions.get(id)
         # One whose answer has come is still suspended for a moment.
         return execution is None or not execution.suspended or not task.open
+
+    def _is_watched(self) -> bool:
+        """Tell whether somebody is still being told what has completed."""
+        return self._run.checkpointing is not None and self._run.checkpointing.is_busy
 
     def holds(self, event: Event) -> bool:
         """Tell whether this event is one that `step` has returned: it is in the journal, and goes on by itself.

@@ -2,58 +2,169 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+from uuid import uuid4
 
-from ..events import Event
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from ..errors import CheckpointError, DeserializationError
+from ..events import Event, UnknownEvent
+from ..records import EncodedEvent
+from ..serializers.base import Serializer
+from ..serializers.codec import Codec
+from ..serializers.json import JsonSerializer
+from ..snapshot import dump_value, load_value
 
 CheckpointKind = Literal["start", "step", "named", "wait", "edit", "end"]
 
+FORMAT = "durable_flow.Checkpoint"
+VERSION = 1
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+
+class Checkpoint(BaseModel):
     """A boundary of a run's journal.
 
     `kind` says what happened there: the run's "start", a "step" that completed, a place "named" by `ctx.checkpoint`, a
-    "wait" for an event or a person, an "edit" of the context from outside, the "end" of the run. `seq` is that of its
-    last record, `at` its time. `name` is given where `ctx.checkpoint` named it.
+    "wait" for an event or a person, an "edit" of the context from outside, the "end" of the run. `run_id` and `seq`
+    lead to its last record (an empty text and 0: one that was made by hand), `at` is its time. `name` is given where
+    `ctx.checkpoint` named it.
 
-    `last_completed_step` is the step that completed here, None if none did. `input_events` are what that step, or the
-    one that named the place or waits, was given: one event, or several for a step that collects. `output_events` came
-    into being here, in order: what the step returned, or sent in its last moments; the result at the run's end; the
-    start event at its start. `keys_changed` are the context keys written since the checkpoint before, sorted.
+    `last_completed_step` is the step that completed here, None if none did. `input_event` is what that step, or the one
+    that named the place or waits, was given: the first of `input_events`, which a step that collects has several of.
+    `output_event` is what came into being here, the first of `output_events`: what the step returned, or sent in its
+    last moments; the result at the run's end; the start event at its start. `keys_changed` are the context keys written
+    since the checkpoint before, sorted.
+
+    `ctx_state` is the state of the run here as `Context.to_dict` returns it. Only checkpoints of `WorkflowCheckpointer`
+    and those that a `checkpoint_callback` makes have it: listing is quick without.
+
+    `output_event` and `ctx_state` may be changed before `Workflow.run_from`.
     """
 
-    run_id: str
-    seq: int
-    kind: CheckpointKind
-    at: datetime
-    name: str | None
-    last_completed_step: str | None
-    input_events: tuple[Event, ...] = field(hash=False)
-    output_events: tuple[Event, ...] = field(hash=False)
-    keys_changed: tuple[str, ...]
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    id_: str = Field(default_factory=lambda: str(uuid4()))
+    last_completed_step: str | None = None
+    input_event: Event | None = None
+    output_event: Event | None = None
+    ctx_state: dict[str, Any] | None = None
+    run_id: str = ""
+    seq: int = 0
+    kind: CheckpointKind = "step"
+    at: datetime | None = None
+    name: str | None = None
+    keys_changed: tuple[str, ...] = ()
+
+    _inputs: tuple[Event, ...] = PrivateAttr(())
+    _outputs: tuple[Event, ...] = PrivateAttr(())
+    # The output event as it was stored, if this program did not have its class.
+    _unread: EncodedEvent | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Checkpoint):
+            return NotImplemented
+        return (self.__dict__, self.input_events, self.output_events) == (
+            other.__dict__, other.input_events, other.output_events
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash(self.id_)
 
     @property
     def id(self) -> str:
         """Its id: run id and seq, as in "order-42/17"."""
-        return id_of(self.run_id, self.seq)
+        return self.id_
 
     @property
-    def id_(self) -> str:
-        """Its id, under the name that LlamaIndex has for it."""
-        return self.id
+    def input_events(self) -> tuple[Event, ...]:
+        """All of the input events: several for a step that collects."""
+        return _all(self.input_event, self._inputs)
 
     @property
-    def input_event(self) -> Event | None:
-        """The first of the input events, of which there is mostly one."""
-        return self.input_events[0] if self.input_events else None
+    def output_events(self) -> tuple[Event, ...]:
+        """All of the output events, in order; an `output_event` that was replaced stands for all of them."""
+        return _all(self.output_event, self._outputs)
 
-    @property
-    def output_event(self) -> Event | None:
-        """The first of the output events, of which there is mostly one."""
-        return self.output_events[0] if self.output_events else None
+    def output_for(self, codec: Codec) -> Event | None:
+        """Return the output event; one whose class was not there when the checkpoint was made is read again."""
+        if self._unread is not None and self._outputs and self._outputs[0] is self.output_event:
+            return codec.decode_event(self._unread)
+        return self.output_event
+
+    def to_dict(self, serializer: Serializer | None = None) -> dict[str, Any]:
+        """Return it as JSON-able data, for `from_dict` in this process or another.
+
+        `serializer` writes the events; default is exact JSON. Raises SerializationError for an event that it cannot
+        write.
+        """
+        codec = Codec(serializer or JsonSerializer())
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "at": None if self.at is None else self.at.isoformat(),
+            "keys_changed": list(self.keys_changed),
+            "inputs": [dump_value(codec.encode_event(event)) for event in self.input_events],
+            "outputs": [dump_value(codec.encode_event(event)) for event in self.output_events],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], serializer: Serializer | None = None) -> Checkpoint:
+        """Return the checkpoint that `to_dict` returned; `serializer` is the one that it was given.
+
+        An event whose class this program does not have is an UnknownEvent. Raises CheckpointError for data that are
+        damaged, of a newer version, or no checkpoint.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise CheckpointError("these data are no checkpoint: give what checkpoint.to_dict() returned")
+        version = data.get("version")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise CheckpointError(
+                f"this is version {version!r} of a checkpoint, and this version of durable_flow reads up to {VERSION}: "
+                "a newer one wrote it. Upgrade the package to read it."
+            )
+        codec = Codec(serializer or JsonSerializer(), readers=(JsonSerializer(),))
+        try:
+            inputs, outputs = ([_stored(each) for each in data[name]] for name in ("inputs", "outputs"))
+            plain = {name: data[name] for name in (*_PLAIN, "at", "keys_changed")}
+            return checkpoint(inputs, outputs, codec.decode_event, cls, **plain)
+        except (LookupError, TypeError, ValidationError, DeserializationError) as error:
+            raise CheckpointError(f"this checkpoint cannot be read: {error}") from error
+
+
+_PLAIN = ("id_", "last_completed_step", "ctx_state", "run_id", "seq", "kind", "name")
+
+
+def checkpoint(
+    inputs: Iterable[EncodedEvent],
+    outputs: Sequence[EncodedEvent],
+    event_of: Callable[[EncodedEvent], Event],
+    cls: type[Checkpoint] = Checkpoint,
+    **values: Any,
+) -> Checkpoint:
+    """Return a checkpoint with all of its input and output events."""
+    given, made = tuple(map(event_of, inputs)), tuple(map(event_of, outputs))
+    result = cls(input_event=given[0] if given else None, output_event=made[0] if made else None, **values)
+    result._inputs, result._outputs = given, made
+    if made and type(made[0]) is UnknownEvent:
+        result._unread = outputs[0]
+    return result
+
+
+def _all(first: Event | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
+    if events and events[0] is first:
+        return events
+    return () if first is None else (first,)
+
+
+def _stored(data: Any) -> EncodedEvent:
+    encoded = load_value(data)
+    if not isinstance(encoded, EncodedEvent):
+        raise DeserializationError("where an event belongs there is something else")
+    return encoded
 
 
 @dataclass(frozen=True, slots=True)

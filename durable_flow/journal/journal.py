@@ -18,7 +18,7 @@ from ..errors import (
     RunNotFoundError,
     SerializationError,
 )
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, UnknownEvent
+from ..events import Event, HumanResponseEvent, InputRequiredEvent
 from ..records import EncodedEvent, EncodedValue, Record
 from ..serializers.base import MAX_PAYLOAD_BYTES, Seal, Serializer, require_key
 from ..serializers.codec import Codec
@@ -45,7 +45,7 @@ from .info import (
     moment,
     parsed_schema,
 )
-from .listing import Listing, changes, checkpoints
+from .listing import Listing, changes, checkpoints, shown_by
 from .patches import Patch, difference, edit_facts
 from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
@@ -509,11 +509,7 @@ class Journal:
         return StreamItem(row.position, at_moment(row.at), row.step, event, row.wait_id, row.reset_since, row.task)
 
     def _event(self, encoded: EncodedEvent, wait_id: str | None = None) -> Event:
-        try:
-            event = self._codec.decode_event(encoded)
-        except DeserializationError:
-            # Its class here does not fit it any more. One such event must not hide the rest of the database.
-            event = UnknownEvent(name=encoded.name, raw=encoded.data)
+        event = shown_by(self._codec)(encoded)
         if wait_id is not None and isinstance(event, InputRequiredEvent):
             event._wait_id = wait_id
         return event

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, TypeVar
 
 from ..branching import emitted_events, output_of
-from ..events import Event
+from ..errors import DeserializationError
+from ..events import Event, UnknownEvent
 from ..fold import evolve
 from ..records import (
     CheckpointNamed,
@@ -25,8 +26,9 @@ from ..records import (
     TaskId,
     WaitOpened,
 )
+from ..serializers.codec import Codec
 from ..state import RunState
-from .checkpoint import Checkpoint, CheckpointKind, KeyChange
+from .checkpoint import Checkpoint, CheckpointKind, KeyChange, checkpoint, id_of
 from .folding import PAGE, state_at
 from .info import at_moment
 from .protocol import JournalStore
@@ -84,6 +86,68 @@ async def groups(store: JournalStore, run: int, after: int, to: int) -> AsyncGen
                 group = []
 
 
+class Finder:
+    """Finds the checkpoints of a run in its groups of records, given one after another."""
+
+    def __init__(self, run_id: str, event_of: Callable[[EncodedEvent], Event]):
+        self._run_id = run_id
+        self._event_of = event_of
+        self._changed: set[str] = set()
+
+    def next(self, state: RunState, group: Sequence[Record], after: int = 0) -> Checkpoint | None:
+        """Bring the state up to date with its next group; return the checkpoint there, if its seq is above `after`."""
+        inputs: dict[TaskId, tuple[EncodedEvent, ...]] = {}
+        kinds = []
+        for record in group:
+            fact = record.fact
+            if type(fact) in _KINDS:
+                kinds.append(fact)
+                task_id = getattr(fact, "task", None)
+                if task_id in state.tasks:
+                    task = state.tasks[task_id]
+                    inputs[task_id] = (task.joined or ()) if task.event is None else (task.event,)
+            # Every kind of write has a key, and nothing else has.
+            key = getattr(fact, "key", None)
+            if key is not None:
+                self._changed.add(key)
+            evolve(state, record)
+        last = group[-1]
+        if not kinds or last.seq <= after:
+            return None
+        main = min(kinds, key=lambda fact: _WEIGHTS[type(fact)])
+        named = next((fact.name for fact in reversed(kinds) if isinstance(fact, CheckpointNamed)), None)
+        completed = next((fact for fact in kinds if isinstance(fact, StepCompleted)), None)
+        of = completed.task if completed is not None else getattr(main, "task", None)
+        changed = tuple(sorted(self._changed))
+        self._changed.clear()
+        return checkpoint(
+            inputs.get(of, ()) if of is not None else (),
+            emitted_events(group, output_of(group)),
+            self._event_of,
+            id_=id_of(self._run_id, last.seq),
+            run_id=self._run_id,
+            seq=last.seq,
+            kind=_KINDS[type(main)],
+            at=at_moment(last.at),
+            name=named,
+            last_completed_step=None if completed is None else completed.task.step,
+            keys_changed=changed,
+        )
+
+
+def shown_by(codec: Codec) -> Callable[[EncodedEvent], Event]:
+    """Return what decodes events to be shown: one that its class does not fit any more becomes an UnknownEvent."""
+
+    def shown(encoded: EncodedEvent) -> Event:
+        try:
+            return codec.decode_event(encoded)
+        except DeserializationError:
+            # One such event must not hide the rest.
+            return UnknownEvent(name=encoded.name, raw=encoded.data)
+
+    return shown
+
+
 async def checkpoints(
     store: JournalStore,
     run: int,
@@ -95,48 +159,16 @@ async def checkpoints(
     limit: int | None,
 ) -> AsyncGenerator[Checkpoint]:
     """Yield the checkpoints of a run with a seq above `after`, at most `limit`."""
-    changed: set[str] = set()
-    left = limit
+    finder, left = Finder(run_id, event_of), limit
     async with aclosing(groups(store, run, after, to)) as found:
         async for state, group in found:
             if left is not None and left <= 0:
                 return
-            inputs: dict[TaskId, tuple[EncodedEvent, ...]] = {}
-            kinds = []
-            for record in group:
-                fact = record.fact
-                if type(fact) in _KINDS:
-                    kinds.append(fact)
-                    task_id = getattr(fact, "task", None)
-                    if task_id in state.tasks:
-                        task = state.tasks[task_id]
-                        inputs[task_id] = (task.joined or ()) if task.event is None else (task.event,)
-                # Every kind of write has a key, and nothing else has.
-                key = getattr(fact, "key", None)
-                if key is not None:
-                    changed.add(key)
-                evolve(state, record)
-            if not kinds or group[-1].seq <= after:
-                continue
-            main = min(kinds, key=lambda fact: _WEIGHTS[type(fact)])
-            named = next((fact.name for fact in reversed(kinds) if isinstance(fact, CheckpointNamed)), None)
-            completed = next((fact for fact in kinds if isinstance(fact, StepCompleted)), None)
-            of = completed.task if completed is not None else getattr(main, "task", None)
-            last = group[-1]
-            yield Checkpoint(
-                run_id=run_id,
-                seq=last.seq,
-                kind=_KINDS[type(main)],
-                at=at_moment(last.at),
-                name=named,
-                last_completed_step=None if completed is None else completed.task.step,
-                input_events=tuple(map(event_of, inputs.get(of, ()))) if of is not None else (),
-                output_events=tuple(map(event_of, emitted_events(group, output_of(group)))),
-                keys_changed=tuple(sorted(changed)),
-            )
-            changed.clear()
-            if left is not None:
-                left -= 1
+            here = finder.next(state, group, after)
+            if here is not None:
+                yield here
+                if left is not None:
+                    left -= 1
 
 
 async def changes(

@@ -33,7 +33,7 @@ class OpenAI:
 
     prompts: ClassVar[list[str]] = []
 
-    def __init__(self, model: str = "gpt-4o-mini"):
+    def __init__(self, model: str = "gpt-4o-mini", api_key: str | None = None):
         self.model = model
 
     async def acomplete(self, prompt: str) -> CompletionResponse:

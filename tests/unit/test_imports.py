@@ -36,7 +36,7 @@ FLOORS = {
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {
-        *("utils", "representation", "context_serializers", "problems"),
+        *("utils", "representation", "context_serializers", "problems", "checkpointer"),
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
         *("program", "settings", "start_event", "signatures", "fan_in", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names

@@ -49,10 +49,12 @@ OFFERED = {
     "workflow": "Workflow WorkflowMeta",
     # llama_index.core.workflow: what its front door exported at some time, and the modules that only it has
     "context_serializers": "BaseSerializer JsonPickleSerializer JsonSerializer PickleSerializer",
+    "checkpointer": "Checkpoint CheckpointCallback WorkflowCheckpointer",
     "service": "ServiceManager ServiceNotFoundError",
 }
-OLD_FRONT_DOOR = """Context Event HumanResponseEvent InputRequiredEvent JsonPickleSerializer JsonSerializer StartEvent
-    StopEvent Workflow WorkflowRuntimeError WorkflowTimeoutError WorkflowValidationError step"""
+OLD_FRONT_DOOR = """Checkpoint Context Event HumanResponseEvent InputRequiredEvent JsonPickleSerializer
+    JsonSerializer StartEvent StopEvent Workflow WorkflowCheckpointer WorkflowRuntimeError
+    WorkflowTimeoutError WorkflowValidationError step"""
 OLD_UTILS = "get_qualified_name import_module_from_qualified_name"
 # Public names of the package's own modules that a program may also take from the front door.
 FROM_THE_FRONT_DOOR = """BUSY_WAIT_DELAY EventType PickleSerializer RunResultT StepConfig StepSignatureSpec StopEventT
@@ -101,11 +103,8 @@ NOT_OFFERED = {
     "runtime": "the engine of upstream, as plugins; durable_flow has one engine",
     "server": "their HTTP server; " + LATER,
     "client": "the client of their HTTP server; " + LATER,
-    "checkpointer.WorkflowCheckpointer": LATER,
-    "checkpointer.Checkpoint": LATER,
     "drawing.draw_all_possible_flows": LATER,
     "drawing.draw_most_recent_execution": LATER,
-    "WorkflowCheckpointer": LATER,
     "draw_all_possible_flows": LATER,
     "draw_most_recent_execution": LATER,
 }
