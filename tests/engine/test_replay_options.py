@@ -509,6 +509,34 @@ async def test_a_child_answers_from_its_journal_and_does_not_run(journal: Journa
     assert (found.kind, found.what, found.recorded, found.new) == ("child", "RoChild (arguments).n", 4, 5)
 
 
+async def test_a_plain_step_gets_the_recorded_child_and_a_subclass_of_its_event(memory: Journal) -> None:
+    class RoBase(Event):
+        n: int
+
+    class RoDerived(RoBase):
+        more: str = "x"
+
+    class Plain(Workflow):
+        child = RoChild()
+
+        @step
+        async def begin(self, ev: RpStart) -> RoDerived:
+            return RoDerived(n=ev.n)
+
+        @step(accept_event_subclasses=True)
+        def takes(self, ctx: Context, ev: RoBase) -> StopEvent:
+            ctx.data["class"] = type(ev).__name__
+            return StopEvent(result=self.child.run_sync(n=ev.n))
+
+    flow = Plain(journal=memory, disable_validation=True)
+    assert await flow.run(run_id="r", n=3) == 9
+    assert flow.child.ran == [3]
+    report = await flow.replay("r")
+    assert report.ok, report
+    assert report.replayed == 2
+    assert flow.child.ran == [3]
+
+
 async def test_a_child_that_failed_fails_again_in_the_replay(memory: Journal) -> None:
     class Breaks(RoChild):
         @step
@@ -627,6 +655,48 @@ async def test_a_key_that_others_change_meanwhile_is_named_where_a_step_differs(
     found = only(await flow.replay("early-False"))
     assert (found.step, found.recorded, found.new, found.raced) == ("reads", 1, 0, ("x",))
     assert "'x'" in str(found)
+
+
+async def test_what_a_step_read_before_it_was_durable_is_seen_again(journal: Journal) -> None:
+    class RoReads(Event):
+        pass
+
+    class RoWrites(Event):
+        pass
+
+    class Carries(Workflow):
+        def __init__(self, **kwargs: Any):
+            super().__init__(**kwargs)
+            self.wrote, self.completed = asyncio.Event(), asyncio.Event()
+
+        @step
+        async def begin(self, ev: RpStart) -> list[RoReads | RoWrites]:
+            return [RoReads(), RoWrites()]
+
+        @step
+        async def writes(self, ctx: Context, ev: RoWrites) -> RoMade:
+            ctx.data["x"] = 1
+            self.wrote.set()
+            await self.completed.wait()
+            ctx.data["x"] = 2
+            return RoMade(n=0)
+
+        @step
+        async def reads(self, ctx: Context, ev: RoReads) -> RoMade:
+            await self.wrote.wait()
+            return RoMade(n=ctx.data["x"])
+
+        @step
+        async def collect(self, ctx: Context, ev: RoMade) -> StopEvent | None:
+            self.completed.set()
+            made = ctx.collect_events(ev, [RoMade] * 2)
+            return None if made is None else StopEvent(result=[event.n for event in made])
+
+    flow = Carries(journal=journal)
+    assert await flow.run(run_id="r") == [1, 0]
+    # The value was a draft of a running step; it became durable with the step that had read it.
+    report = await flow.replay("r")
+    assert report.ok, report
 
 
 async def test_a_task_that_waited_for_a_worker_sees_what_came_before_it(journal: Journal) -> None:
