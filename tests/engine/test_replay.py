@@ -29,7 +29,7 @@ from durable_flow import (
     step,
 )
 from durable_flow.engine.replaying.report import NOTHING
-from durable_flow.records import ContextSpliced, StepCompleted, WaitOpened
+from durable_flow.records import ContextSpliced, EventEmitted, StepCompleted, WaitClosed, WaitOpened
 
 from .flows import Answer, Question, recorded
 from .owned import Owned
@@ -262,6 +262,59 @@ async def test_parts_of_a_run_that_is_live_waits_or_failed_replay(journal: Journ
     report = await flow.replay("r")
     assert (report.replayed, report.ok) == (1, True)
     assert flow.began == 2  # once in the run, once in the replay: the waits that it had recorded were answered
+
+
+async def test_a_wait_and_a_timer_that_a_step_leaves_open_stay_open(journal: Journal) -> None:
+    class Leaves(Workflow):
+        @step
+        async def only(self, ctx: Context, ev: RpStart) -> StopEvent:
+            strands = [
+                asyncio.ensure_future(ctx.wait_for_event(RpReply, waiter_event=RpAsk(text="?"))),
+                asyncio.ensure_future(ctx.sleep(3600)),
+            ]
+            await asyncio.sleep(0)
+            await ctx.checkpoint("left")
+            await ctx.call("after", lambda: 1)
+            assert not any(strand.done() for strand in strands)
+            for strand in strands:
+                strand.cancel()
+            return StopEvent(result=1)
+
+    flow = Leaves(journal=journal)
+    assert await flow.run(run_id="r") == 1
+    assert any(isinstance(record.fact, WaitClosed) for record in await journal.history("r"))
+    report = await flow.replay("r")
+    assert report.ok, report
+
+
+async def test_the_order_of_strands_is_chance(memory: Journal) -> None:
+    class Strands(Workflow):
+        def __init__(self, **kwargs: Any):
+            super().__init__(**kwargs)
+            self.gates = {name: asyncio.Event() for name in "ab"}
+
+        @step
+        async def only(self, ctx: Context, ev: RpStart) -> StopEvent:
+            async def strand(name: str, event: Event, then: str | None = None) -> None:
+                await self.gates[name].wait()
+                ctx.send_event(event)
+                if then is not None:
+                    self.gates[then].set()
+
+            self.gates["b"].set()
+            await asyncio.gather(strand("a", RpLeft(n=1)), strand("b", RpRight(n=2), "a"))
+            return StopEvent()
+
+        @step
+        async def takes(self, ev: RpLeft | RpRight) -> None:
+            return None
+
+    flow = Strands(journal=memory, disable_validation=True)
+    await flow.run(run_id="r")
+    sent = [r.fact.event.name for r in await memory.history("r") if isinstance(r.fact, EventEmitted) and r.fact.task]
+    assert sent == ["RpRight", "RpLeft"]
+    report = await flow.replay("r")  # now both gates are open, and the strands go the other way round
+    assert report.ok, report
 
 
 async def test_an_output_that_a_fork_replaced_is_nobodys_code(journal: Journal) -> None:
