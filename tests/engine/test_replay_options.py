@@ -657,6 +657,49 @@ async def test_a_key_that_others_change_meanwhile_is_named_where_a_step_differs(
     assert "'x'" in str(found)
 
 
+async def test_after_each_call_a_step_sees_what_others_had_written_by_then(journal: Journal) -> None:
+    class RoCalls(Event):
+        pass
+
+    class RoCounts(Event):
+        pass
+
+    class Turns(Workflow):
+        def __init__(self, **kwargs: Any):
+            super().__init__(**kwargs)
+            self.asked, self.counted = ([asyncio.Event() for _ in range(3)] for _ in range(2))
+
+        @step
+        async def begin(self, ctx: Context, ev: RpStart) -> list[RoCalls | RoCounts]:
+            ctx.data["x"] = 0
+            return [RoCalls(), RoCounts()]
+
+        async def ask(self, n: int) -> None:
+            self.asked[n].set()
+            await self.counted[n].wait()
+
+        @step
+        async def calls(self, ctx: Context, ev: RoCalls) -> StopEvent:
+            seen = [ctx.data["x"]]
+            for n in range(3):
+                await ctx.call("ask", self.ask, n)
+                seen.append(ctx.data["x"])
+            return StopEvent(result=seen)
+
+        @step
+        async def counts(self, ctx: Context, ev: RoCounts) -> None:
+            for n in range(3):
+                await self.asked[n].wait()
+                ctx.data["x"] += 1
+                await ctx.checkpoint(f"counted {n}")
+                self.counted[n].set()
+
+    flow = Turns(journal=journal)
+    assert await flow.run(run_id="r") == [0, 1, 2, 3]
+    report = await flow.replay("r")
+    assert report.ok, report
+
+
 async def test_what_a_step_read_before_it_was_durable_is_seen_again(journal: Journal) -> None:
     class RoReads(Event):
         pass
