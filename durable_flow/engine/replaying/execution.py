@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from ...events import Event
-from ...records import CALL, CHILD, SLEEP, STREAM, EncodedValue, Fact, Place
+from ...records import CALL, CHECKPOINT, CHILD, SLEEP, STREAM, WAIT, EncodedValue, Fact, Place
 from ...state import Effect, Task
 from ..execution import IN_CALL, Execution, PlannedChild, invoke, same_child
 from ..history import History
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..program import Program
     from ..run import Run
     from .stage import Stage
+
+
+# The step stands at their records when it gets the outcome.
+_AWAITED = frozenset({CALL, CHECKPOINT, CHILD, SLEEP, WAIT})
 
 
 class JudgedHistory(History):
@@ -58,9 +62,6 @@ class JudgedHistory(History):
         """Return the recorded stream items that were not published again."""
         used = self._used.get((STREAM, ""), 0)
         return [effect for place, effect in self._records.items() if place.kind == STREAM and place.k >= used]
-
-
-_AWAITED = frozenset({CALL, SLEEP, CHILD, "wait", "checkpoint"})
 
 
 class MovingOrder(ReplayOrder):
