@@ -10,6 +10,7 @@ from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
+from .engine.replaying.report import Divergence, ReplayReport
 from .errors import (
     AlreadyAnsweredError,
     ArchiveError,
@@ -156,6 +157,7 @@ __all__ = [
     "ContextSerdeError",
     "ContextStateError",
     "DeserializationError",
+    "Divergence",
     "DurableFlowError",
     "Event",
     "ExponentialBackoffRetryPolicy",
@@ -170,6 +172,7 @@ __all__ = [
     "NeedsAttentionError",
     "PayloadTooLargeError",
     "PruneInfo",
+    "ReplayReport",
     "Resource",
     "ResourceConfig",
     "ResourceDefinition",

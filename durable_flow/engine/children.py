@@ -237,7 +237,7 @@ class ChildAttachment(Attachment):
             if self.failure is not None and not isinstance(self.failure, NeedsAttentionError):
                 raise self.failure
             await execution.child_ended(self.seq)
-        return _as_first_told(await super().result())
+        return as_first_told(await super().result())
 
     async def _pause(self, future: asyncio.Future[None]) -> None:
         execution = executing()
@@ -273,7 +273,7 @@ class ChildAttachment(Attachment):
 def start_child(
     execution: Execution, engine: Engine, program: Program, run_id: str | None, event: StartEvent | None,
     arguments: EncodedValue | None, beginning: Beginning | None = None,
-) -> ChildAttachment:  # fmt: skip
+) -> Attachment:  # fmt: skip
     """Begin a run from within a step; returns at once. A `run_id` that the step names makes the run independent.
 
     Raises SerializationError, ContextStateError if the step has ended, and StepDivergedError.
@@ -288,6 +288,8 @@ def start_child(
         )
     start = start_request(program, event, arguments, above, beginning)
     planned = execution.start_child(program, run_id, arguments)
+    if planned.replayed is not None:
+        return planned.replayed(engine, program, event, arguments, beginning)
     attachment = ChildAttachment(engine, program, planned.run_id, parent, independent=run_id is not None)
     attachment.beginning = beginning
     engine.in_background(attachment.begin(execution, planned, event, start))
@@ -399,7 +401,7 @@ def _started_at(execution: Execution, planned: PlannedChild) -> int:
     return next((c.seq for c in children if c.run_id == planned.run_id and c.task == execution.task_id), -1)
 
 
-def _as_first_told(outcome: Outcome) -> Outcome:
+def as_first_told(outcome: Outcome) -> Outcome:
     """Let a step that runs again see the error that it saw before, as far as that can be rebuilt."""
     if isinstance(outcome.error, RunFailedError) and outcome.error.__cause__ is not None:
         return outcome._replace(error=outcome.error.__cause__)

@@ -395,6 +395,18 @@ async def test_a_fork_begins_at_the_cut_but_no_event_takes_the_place_of_one_that
     assert sorted(fork.run_id for fork in await journal.forks("r")) == ["f", "g"]
 
 
+async def test_a_replay_begins_where_the_journal_does(journal: Journal) -> None:
+    flow = await ended(journal)
+    whole = await flow.replay("r")
+    await journal.compact("r", before="lap 3")
+    report = await flow.replay("r")
+    assert (report.first, report.diverged) == ((await journal.run("r")).first_seq, 0)
+    assert whole.diverged == 0
+    assert 0 < report.equal < whole.equal
+    with pytest.raises(CheckpointError, match="gone"):
+        await flow.replay("r", to="lap 1")
+
+
 @pytest.mark.parametrize("how", ["compacted", "at the cut", "pruned", "dropped"])
 async def test_a_checkpoint_that_carries_its_state_is_gone_on_from_all_the_same(journal: Journal, how: str) -> None:
     """`WorkflowCheckpointer` keeps the state beside the journal, so what the journal has forgotten does not matter."""
@@ -713,6 +725,7 @@ async def test_what_is_gone_is_refused(journal: Journal) -> None:
         lambda: flow.fork("r", 3),
         lambda: journal.compact("r"),
         lambda: journal.export("r", io.BytesIO()),
+        lambda: flow.replay("r"),
         lambda: anext(journal.follow("r")),
         lambda: anext(aiter(journal.stream("r"))),
         lambda: streamed(handler),
