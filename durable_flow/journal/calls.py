@@ -105,6 +105,13 @@ def save_snapshot(run: int, row: SnapshotRow, replacing: int, seals: Seals) -> C
     payload, seal = seals.seal(row.payload, uid=row.uid, seq=row.seq, kind=SNAPSHOT_KIND)
 
     def call(execute: Execute, again: bool) -> None:
+        # The run may have been compacted or pruned since this began: nobody would read or delete this any more.
+        head = execute(sql.run_kept, {"run_": run})
+        if not head:
+            return
+        _, _, _, _, first, pruned_at = head[0]
+        if pruned_at is not None or row.seq < (first or 1):
+            return
         execute(sql.drop_snapshots, {"run_": run, "first_": replacing, "before_": row.seq})
         execute(sql.write_snapshot, {
             "run": run, "seq": row.seq, "fold_version": row.fold_version, "hash": row.hash, "payload": payload,

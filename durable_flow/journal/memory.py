@@ -215,8 +215,8 @@ class MemoryStore:
     async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
         """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
         self._check_open()
-        if run in self._runs:
-            of = self._runs[run]
+        of = self._runs.get(run)
+        if of is not None and of.pruned_at is None and row.seq >= of.first:
             of.snapshots = {seq: kept for seq, kept in of.snapshots.items() if not replacing <= seq <= row.seq}
             of.snapshots[row.seq] = row._replace(run_id=of.new.run_id, uid=of.new.uid)
 

@@ -309,7 +309,10 @@ class JournalStore(Protocol):
         """
 
     async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
-        """Keep a snapshot in the place of those with `replacing` <= seq <= its own. Nothing may rest on it."""
+        """Keep a snapshot in the place of those with `replacing` <= seq <= its own. Nothing may rest on it.
+
+        Nothing is kept if the run is gone, was pruned, or was compacted beyond it.
+        """
 
     async def compact(self, row: RunRow, record: Record) -> bool:
         """Put a JournalCompacted in the place of a run's records up to its seq, in one short transaction.

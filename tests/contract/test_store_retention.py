@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from durable_flow.errors import RunFenced, RunFinishedError, RunNotFoundError
 from durable_flow.journal.folding import new_snapshot
 from durable_flow.journal.memory import MemoryStore
 from durable_flow.journal.protocol import Append, JournalStore, NewRun, RunRow, RunUpdate
+from durable_flow.journal.queries import SqlQueries
+from durable_flow.journal.tables import snapshots
 from durable_flow.records import (
     Fact,
     JournalCompacted,
@@ -189,6 +192,37 @@ async def test_a_run_that_is_pruned_whole_is_gone_and_its_key_with_it(store: Jou
 
 def _fork_of(row: RunRow) -> NewRun:
     return NewRun("fork", "uid of the fork", "Flow", "shape", row.run, 3)
+
+
+async def test_a_snapshot_that_comes_too_late_leaves_nothing_behind(store: JournalStore) -> None:
+    """It was begun before its run was compacted or pruned."""
+
+    async def save(row: RunRow, seq: int) -> None:
+        state = RunState(uid=row.uid, seq=seq, boundary=seq)
+        await store.save_snapshot(row.run, new_snapshot(state, row.run_id, 1), seq)
+
+    live, records = await grown(store, (wrote(),), (wrote(),), run_id="live")
+    assert await store.compact(live, standing(records[1]))
+    await save(live, 1)
+    assert await kept_snapshots(store) == []
+    await save(live, 3)
+    assert await kept_snapshots(store) == [(live.run, 3)]
+    kept, records = await ended(store, "kept")
+    assert await store.prune(kept, standing(records[-1]))
+    gone, _ = await ended(store, "gone")
+    assert await store.prune(gone, None)
+    await save(kept, kept.seq - 1)
+    await save(kept, kept.seq)
+    await save(gone, gone.seq)
+    assert await kept_snapshots(store) == [(live.run, 3)]
+
+
+async def kept_snapshots(store: JournalStore) -> list[tuple[int, int]]:
+    """Return run and seq of every snapshot, also of those that no reader is given."""
+    if isinstance(store, MemoryStore):
+        return [(key, seq) for key, run in store._runs.items() for seq in run.snapshots]
+    assert isinstance(store, SqlQueries)
+    return [(run, seq) for run, seq in await store._rows(select(snapshots.c.run, snapshots.c.seq))]
 
 
 async def test_a_run_that_was_taken_up_since_it_was_seen_is_left_alone(store: JournalStore) -> None:
