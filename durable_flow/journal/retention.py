@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from ..errors import DurableFlowError, RunNotFoundError
 from ..fold import fold
@@ -42,6 +43,13 @@ _OUTCOME = (
     "ended", "result", "error", "error_step", "timeout_message", "position", "streamed_before", "steps_completed",
     "revivals", "parent",
 )  # fmt: skip
+
+
+class _Going(NamedTuple):
+    """A run that may be pruned, and the record that is kept of it, if any."""
+
+    row: RunRow
+    record: Record | None
 
 
 async def compact_run(store: JournalStore, row: RunRow, before: At | None) -> CompactInfo:
@@ -91,11 +99,12 @@ async def prune_runs(
         for at in range(0, len(page), _RUNS):
             began = time.monotonic()
             rows = page[at : at + _RUNS]
-            done = await asyncio.gather(
-                *(_pruned(store, row, keep_results=keep_results, dry_run=dry_run) for row in rows)
-            )
-            for row, gone in zip(rows, done, strict=True):
-                if not gone:
+            # All of them are judged before one goes: what a dry run says is what is done.
+            going = await asyncio.gather(*(_going(store, row, keep_results=keep_results) for row in rows))
+            if not dry_run:
+                going = await asyncio.gather(*(_pruned(store, each) for each in going))
+            for row, gone in zip(rows, going, strict=True):
+                if gone is None:
                     left += 1
                     continue
                 runs += 1
@@ -135,26 +144,37 @@ async def _ended(
         yield page
 
 
-async def _pruned(store: JournalStore, row: RunRow, *, keep_results: bool, dry_run: bool) -> bool:
-    """Prune a run; tell whether it is gone, or with `dry_run` would be."""
+async def _going(store: JournalStore, row: RunRow, *, keep_results: bool) -> _Going | None:
+    """Return what pruning this run would do; None if it stays."""
     if row.owner is not None and row.owner in {worker.id for worker, _ in await store.workers()}:
-        return False  # somebody is retrying it
+        return None  # somebody is retrying it
     try:
-        if not keep_results and await _is_asked_for(store, row):
-            return False
-        if dry_run:
-            return True
         if not keep_results:
-            return await store.prune(row, None)
+            return None if await _is_asked_for(store, row) else _Going(row, None)
         state = await state_at(store, row.run)
         if state.ended is None:
-            return False  # it has been taken up since its row was read
-        return await store.prune(row, await asyncio.to_thread(_standing_for, _outcome_of(state)))
+            return None  # it has been taken up since its row was read
+        return _Going(row, await asyncio.to_thread(_standing_for, _outcome_of(state)))
     except DurableFlowError as error:
-        logger.warning(
-            "run %s is not pruned: %s", row.run_id, said(error), extra=fields("run_not_pruned", row.run_id)
-        )  # fmt: skip
-        return False
+        _say_left(row, error)
+        return None
+
+
+async def _pruned(store: JournalStore, going: _Going | None) -> _Going | None:
+    """Prune a run; return None if it stays."""
+    if going is None:
+        return None
+    try:
+        return going if await store.prune(going.row, going.record) else None
+    except DurableFlowError as error:
+        _say_left(going.row, error)
+        return None
+
+
+def _say_left(row: RunRow, error: DurableFlowError) -> None:
+    logger.warning(
+        "run %s is not pruned: %s", row.run_id, said(error), extra=fields("run_not_pruned", row.run_id)
+    )  # fmt: skip
 
 
 async def _is_asked_for(store: JournalStore, row: RunRow) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -570,6 +571,13 @@ class _Parent(Workflow):
         return StopEvent(result=[await self.lane().run() for _ in range(2)])
 
 
+class _FailingParent(_Parent):
+    @step
+    async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        await self.lane().run(item="lamp")
+        raise ValueError("after it")
+
+
 def parent(journal: Journal) -> Workflow:
     return _Parent(lambda: Lane(journal=journal, timeout=None), journal=journal)
 
@@ -905,9 +913,22 @@ async def test_a_run_that_cannot_be_read_is_left_and_keeps_none_back(
         await ended(journal, "sealed")
     async with new_journal() as journal:
         await ended(journal, "plain")
+        dry = await journal.prune(NOW, dry_run=True)
         made = await journal.prune(NOW)
+        assert dataclasses.replace(dry, dry_run=False) == made
         assert (made.run_ids, made.left) == (("plain",), 1)
         assert "run sealed is not pruned" in caplog.text
+
+
+async def test_a_dry_run_tells_what_goes(journal: Journal) -> None:
+    """Also of a family that is looked at together: a child stays while its parent is there, which goes just then."""
+    for n in range(3):
+        family = _FailingParent(lambda: Shop(journal=journal), journal=journal)
+        with pytest.raises(ValueError, match="after it"):
+            await family.run(run_id=f"parent-{n}")
+    dry = await journal.prune(NOW, keep_results=False, dry_run=True)
+    assert (dry.runs, dry.left) == (3, 3)
+    assert await journal.prune(NOW, keep_results=False) == dataclasses.replace(dry, dry_run=False)
 
 
 async def test_many_runs_go_and_what_is_long_goes_in_parts(file: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
