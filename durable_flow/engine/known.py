@@ -74,7 +74,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
         return Outcome.completed(row.run_id, program.codec.decode_event(state.result))
     if not state.ended and not state.attention:
         return None
-    return Outcome.recorded(row.run_id, state, program.timeout)
+    return Outcome.recorded(row.run_id, state, program.timeout, pruned=row.pruned_at is not None)
 
 
 def _conflict(attachment: Attachment, what: str) -> RunConflictError:

@@ -58,11 +58,13 @@ class Outcome(NamedTuple):
         return cls(FAILED, _failed_event(state, error), error)
 
     @classmethod
-    def recorded(cls, run_id: str, state: RunState, timeout: float | None, message: str | None = None) -> Outcome:
+    def recorded(
+        cls, run_id: str, state: RunState, timeout: float | None, message: str | None = None, *, pruned: bool = False
+    ) -> Outcome:
         """The outcome of a run whose end (other than completion) was folded from its journal."""
         if state.ended == FAILED:
             assert state.error is not None
-            error = _failed_error(run_id, state.error, state.error_step)
+            error = _failed_error(run_id, state.error, state.error_step, pruned=pruned)
             return cls(FAILED, _failed_event(state, error.__cause__), error)
         if state.ended == TIMED_OUT:
             event = WorkflowTimedOutEvent(timeout=timeout or 0.0, active_steps=sorted({t.step for t in state.tasks}))
@@ -98,11 +100,12 @@ def _failed_event(state: RunState, error: BaseException | None) -> WorkflowFaile
     return event
 
 
-def _failed_error(run_id: str, info: ErrorInfo, step: str | None) -> RunFailedError:
+def _failed_error(run_id: str, info: ErrorInfo, step: str | None, *, pruned: bool) -> RunFailedError:
     where = f" in step {step!r}" if step else ""
+    retry = f"flow.retry({run_id!r}) takes up its pending work"
+    remedy = "It was pruned since, so it cannot be retried; start a new run" if pruned else retry
     error = RunFailedError(
-        f"run {run_id} failed{where}: {info.type.removeprefix('builtins.')}: {info.message}. "
-        f"flow.retry({run_id!r}) takes up its pending work",
+        f"run {run_id} failed{where}: {info.type.removeprefix('builtins.')}: {info.message}. {remedy}",
         error_type=info.type,
         error_message=info.message,
         error_traceback=info.traceback,

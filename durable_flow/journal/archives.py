@@ -151,7 +151,7 @@ async def _items_before(store: JournalStore, row: RunRow, compacted: RunState) -
     while after < compacted.position:
         found = await store.stream(row.run, after, limit=min(_PAGE, compacted.position - after))
         if not found or found[0].position != after + 1:
-            raise ArchiveError(f"run {row.run_id}: stream item {after + 1} is not there any more. Nothing was exported")
+            raise await _gone(store, row, f"stream item {after + 1}")
         after = found[-1].position
         yield found
 
@@ -196,11 +196,22 @@ async def _pages(store: JournalStore, row: RunRow, to: int) -> AsyncIterator[lis
     while after < to:
         page = await store.read(row.run, after=after, to=to, limit=_PAGE)
         if not page or page[0].seq != after + 1:
-            raise ArchiveError(f"run {row.run_id}: record {after + 1} is not there any more. Nothing was exported")
+            raise await _gone(store, row, f"record {after + 1}")
         if page[0].seq != row.first and any(isinstance(record.fact, JournalCompacted) for record in page):
             raise ArchiveError(f"run {row.run_id} was compacted meanwhile. Nothing was exported; do it again")
         after = page[-1].seq
         yield page
+
+
+async def _gone(store: JournalStore, row: RunRow, what: str) -> ArchiveError:
+    """Return the error for an export that does not find what was there when it began."""
+    said = f"run {row.run_id}: {what} is not there any more"
+    found = await store.find_many([row.run])
+    if not found or found[0].pruned_at is not None:
+        return ArchiveError(f"{said}: the run was pruned meanwhile. Nothing was exported")
+    if found[0].first > row.first:
+        return ArchiveError(f"{said}: the run was compacted meanwhile. Nothing was exported; do it again")
+    return ArchiveError(f"{said}. Nothing was exported")
 
 
 async def _published(store: JournalStore, row: RunRow, page: Sequence[Record]) -> dict[int, ItemLine]:
@@ -213,7 +224,7 @@ async def _published(store: JournalStore, row: RunRow, page: Sequence[Record]) -
     while after < last:
         rows = await store.stream(row.run, after, limit=min(last - after, 1000))
         if not rows:
-            raise ArchiveError(f"run {row.run_id}: stream item {after + 1} is not there any more. Nothing was exported")
+            raise await _gone(store, row, f"stream item {after + 1}")
         for item in rows:
             if item.event is not None:
                 found[item.position] = ItemLine(item.position, item.event)

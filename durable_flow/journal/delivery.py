@@ -57,7 +57,7 @@ def same_run(run_id: str, there: str) -> RunConflictError:
     named = "under this id" if there == run_id else f"as {there}"
     return RunConflictError(
         f"run {run_id}: the journal has this run already, {named} (its uid is the same). Nothing was imported. "
-        f"Fork {there} for a copy that goes on by itself."
+        f"Fork {there} for a copy that goes on by itself; if it was pruned, import the archive into another journal."
     )
 
 

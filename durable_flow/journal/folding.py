@@ -99,6 +99,8 @@ async def _from_snapshot(store: JournalStore, run: int, at: int | None) -> tuple
             return RunState(), 0
         state, size = _restored(row)
         recorded = await store.read(run, after=row.seq - 1, to=row.seq)
+        if not recorded and all(now.first > row.seq for now in await store.find_many([run])):
+            return RunState(), 0  # the run was compacted beyond it, or removed, since it was read
         if [(record.seq, record.at, record.boundary) for record in recorded] != [(row.seq, state.last_at, True)]:
             raise _Unfit("the journal has no such boundary")
     except DeserializationError as error:

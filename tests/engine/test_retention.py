@@ -38,7 +38,7 @@ from durable_flow import (
 )
 from durable_flow.cli import main
 from durable_flow.journal import retention
-from durable_flow.journal.folding import state_at
+from durable_flow.journal.folding import new_snapshot, state_at
 from durable_flow.journal.tables import metadata
 from durable_flow.records import CheckpointNamed, ChildStarted, JournalCompacted, StepCompleted
 from durable_flow.snapshot import encode_state
@@ -508,6 +508,63 @@ async def test_a_state_that_is_read_while_its_records_go_is_refused_or_right(
     assert (await folds(journal, "r", [head]))[0] == whole
 
 
+@pytest.mark.parametrize("then", ["compacted", "pruned"])
+async def test_an_export_under_way_says_why_it_ended(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """The records are read in pages; somebody strikes between two of them."""
+    from durable_flow.journal import archives
+
+    await ended(journal)
+    monkeypatch.setattr(archives, "_PAGE", 5)
+    store = journal._shared.store
+    read, pages = store.read, 0
+
+    async def reads(*args: Any, **kwargs: Any) -> Any:
+        nonlocal pages
+        found = await read(*args, **kwargs)
+        pages += 1
+        if pages == 1:
+            await (journal.compact("r") if then == "compacted" else journal.prune(NOW))
+        return found
+
+    monkeypatch.setattr(store, "read", reads)
+    file = io.BytesIO()
+    with pytest.raises(ArchiveError, match=f"run r: record 6 .*was {then} meanwhile. Nothing was exported"):
+        await journal.export("r", file)
+    assert not file.getvalue()
+
+
+@pytest.mark.parametrize("then", ["compacted", "dropped"])
+async def test_a_snapshot_whose_records_are_compacted_meanwhile_is_passed_over_in_silence(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, then: str
+) -> None:
+    await ended(journal)
+    store, run = journal._shared.store, await key_of(journal)
+    head = (await journal.run("r")).seq
+    [expected] = await folds(journal, "r", [head])
+    early = (await journal.checkpoints("r"))[-2].seq
+    await store.save_snapshot(run, new_snapshot(await state_at(store, run, early), "r", 1), early)
+    snapshot = store.snapshot
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        found = await snapshot(*args, **kwargs)
+        monkeypatch.undo()
+        if then == "compacted":
+            await journal.compact("r")
+        else:
+            await journal.prune(NOW, keep_results=False)
+        return found
+
+    monkeypatch.setattr(store, "snapshot", slowly)
+    state = await state_at(store, run)
+    if then == "compacted":
+        assert encode_state(state).data == expected
+    else:
+        assert state.seq == 0
+    assert "does not fit" not in caplog.text
+
+
 async def test_a_follower_that_has_not_come_so_far_is_told(journal: Journal) -> None:
     await asked(journal)
     following = journal.follow("r")
@@ -702,6 +759,8 @@ async def test_results_and_errors_stay_and_nothing_else(journal: Journal) -> Non
     with pytest.raises(RunFailedError, match="no ship") as error:
         await Shop(journal=journal).run(run_id="failed", item="lamp")
     assert isinstance(error.value.__cause__, ValueError)
+    assert "pruned since" in str(error.value)
+    assert "flow.retry" not in str(error.value)
     with pytest.raises(WorkflowCancelledByUser):
         await Shop(journal=journal).run(run_id="cancelled", item="lamp")
     with pytest.raises(RunConflictError, match="other arguments"):
@@ -712,6 +771,25 @@ async def test_results_and_errors_stay_and_nothing_else(journal: Journal) -> Non
         assert {table for table, count in counts.items() if count} == {"runs", "journal", "workers"}
         assert counts["journal"] == counts["runs"] == 3
     assert (await journal.prune(NOW)).runs == 0
+
+
+async def test_an_archive_of_a_pruned_run_comes_back_only_where_the_run_is_not(
+    journal: Journal, memory: Journal
+) -> None:
+    await Shop(journal=journal).run(run_id="r", item="lamp")
+    archive = io.BytesIO()
+    await journal.export("r", archive)
+    await journal.prune(NOW)
+    for run_id in ("r", "other"):
+        archive.seek(0)
+        with pytest.raises(RunConflictError, match="if it was pruned, import the archive into another journal"):
+            await journal.import_(archive, new_run_id=run_id)
+    archive.seek(0)
+    assert (await memory.import_(archive)).run_id == "r"
+    await journal.prune(NOW, keep_results=False)
+    archive.seek(0)
+    assert (await journal.import_(archive)).run_id == "r"
+    assert len(await journal.history("r")) == len(await memory.history("r")) > 1
 
 
 async def test_what_is_gone_is_refused(journal: Journal) -> None:
