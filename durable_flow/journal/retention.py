@@ -30,9 +30,9 @@ from .protocol import FINAL_STATUSES, JournalStore, RunRow
 logger = logging.getLogger("durable_flow")
 
 # So many rows of a table are deleted at a time: some milliseconds.
-BATCH = 500
+BATCH = 200
 # So many runs are pruned at a time; a store writes them in one transaction, or a few.
-_RUNS = 16
+_RUNS = 8
 # So many runs are looked at, at a time.
 _PAGE = 200
 _MICROSECOND = timedelta(microseconds=1)
