@@ -525,7 +525,7 @@ class Run(ContextLocks):
             self.release()
 
     def _finish(self) -> None:
-        if self.closed or (self.checkpointing is not None and self.checkpointing.is_busy):
+        if self.closed or (self.checkpointing is not None and self.checkpointing.holds_the_end()):
             return
         state = self.state
         if state.ended == COMPLETED:
