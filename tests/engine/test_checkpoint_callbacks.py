@@ -1,4 +1,4 @@
-"""Callbacks that hang, look where nothing is to be seen, or want more of their context; small changes of checkpoints."""
+"""Callbacks that hang or want more of their context than there is, and small changes of checkpoints."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from durable_flow import (
     ContextStateError,
     Event,
     Journal,
+    JsonSerializer,
     PickleSerializer,
     StartEvent,
     StopEvent,
@@ -26,7 +27,6 @@ from durable_flow.records import StateEdited
 
 from .conftest import Log
 from .flows import records_of
-from .jokes import Jokes
 
 
 class Counted(Event):
@@ -68,7 +68,8 @@ class Hanging:
 
 async def test_a_callback_that_hangs_is_cut_short_by_the_timeout(journal: Journal) -> None:
     hanging = Hanging()
-    handler = Counting(journal=journal, timeout=0.05).run(checkpoint_callback=hanging)
+    await Counting(journal=journal).run()  # connected
+    handler = Counting(journal=journal, timeout=0.3).run(checkpoint_callback=hanging)
     with pytest.raises(WorkflowTimeoutError, match=r"No steps active\. The checkpoint_callback of step 'count' was"):
         await handler
     assert hanging.ended == ["count"]
@@ -126,3 +127,107 @@ async def test_what_had_completed_when_a_run_was_cancelled_is_kept(journal: Jour
     with pytest.raises(WorkflowCancelledByUser):
         await handler
     assert [c.last_completed_step for c in ckptr.checkpoints["r"]] == ["count"]
+
+
+# -- The context of a callback -----------------------------------------------------------------------------------------
+
+
+async def test_what_is_no_use_in_a_callback_says_what_to_use(memory: Journal) -> None:
+    said: dict[str, str] = {}
+    seen: list[tuple[str | None, str, bool]] = []
+
+    async def tries(last_completed_step: str | None, ctx: Context[Any], **_: Any) -> None:
+        seen.append((last_completed_step, ctx.run_id, ctx.is_running))
+
+        async def stream() -> None:
+            async for _ in ctx.stream_events():
+                pass
+
+        async def publish() -> None:
+            ctx.write_event_to_stream(Counted(n=2))
+
+        async def run() -> None:
+            await flow.run(ctx=ctx)
+
+        async def result() -> None:
+            ctx.get_result()
+
+        for name, method in {
+            "call": lambda: ctx.call("x", lambda: 1),
+            "wait_for_event": lambda: ctx.wait_for_event(Counted),
+            "write_event_to_stream": publish,
+            "stream_events": stream,
+            "running_steps": ctx.running_steps,
+            "get_result": result,
+            "run": run,
+        }.items():
+            with pytest.raises(ContextStateError, match="shows run r as it was at r/") as raised:
+                await method()
+            said[name] = str(raised.value)
+
+    flow = Counting(journal=memory)
+    await flow.run(run_id="r", checkpoint_callback=tries)
+    assert seen == [("count", "r", True), ("show", "r", False)]
+    for name, text in said.items():
+        assert ("Context.from_dict" if name == "run" else "handler") in text
+    assert [run.run_id for run in await memory.runs()] == ["r"]
+
+
+async def test_a_run_may_begin_with_a_copy_of_the_context_of_a_callback(memory: Journal) -> None:
+    results: list[Any] = []
+
+    async def branches(last_completed_step: str | None, ctx: Context[Any], **_: Any) -> None:
+        copy: Context[Any] = Context.from_dict(flow, ctx.to_dict())
+        copy.data["n"] = last_completed_step
+        handler = flow.run(ctx=copy)
+        results.append(await handler)
+        handler.ctx.data["n"] = "written"
+        results.append(handler.ctx.data["n"])
+
+    flow = Counting(journal=memory)
+    await flow.run(checkpoint_callback=branches)
+    # From the first one it goes on; after the end it starts anew.
+    assert results == [["1", "'count'", "{'n': [1]}"], "written", ["1", "1", "{'n': [1]}"], "written"]
+
+
+# -- Small changes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["journal's", "elsewhere"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Whether the journal has the checkpoint's run."""
+    return str(request.param)
+
+
+@pytest.mark.parametrize("serializer", [JsonSerializer(), PickleSerializer(key="k")], ids=["json", "pickle"])
+async def test_a_change_to_something_equal_of_another_type_is_a_change(where: str, serializer: Any) -> None:
+    """1, 1.0 and True are equal in Python, and not the same to the program that asked for the change."""
+    async with Journal("memory://", serializer=serializer) as journal:
+        flow = Counting(journal=journal)
+        ckptr = WorkflowCheckpointer(flow)
+        handler = ckptr.run()
+        await handler
+        recorded = ckptr.checkpoints[handler.run_id][0]
+        async with Journal("memory://", serializer=serializer) as other:
+            if where == "elsewhere":
+                ckptr.workflow = Counting(journal=other)
+
+            async def result(output_event: Event | None = None, **values: Any) -> Any:
+                checkpoint: Checkpoint = recorded.model_copy()
+                if output_event is not None:
+                    checkpoint.output_event = output_event
+                ctx: Context[Any] = Context.from_dict(ckptr.workflow, checkpoint.ctx_state or {})
+                ctx.data.update(values)
+                checkpoint.ctx_state = ctx.to_dict()
+                handler = ckptr.run_from(checkpoint)
+                result = await handler
+                edits = await records_of(other if where == "elsewhere" else journal, handler.run_id, StateEdited)
+                assert len(edits) == bool(values)
+                return result
+
+            assert await result() == ["1", "1", "{'n': [1]}"]
+            assert await result(n=True) == ["1", "True", "{'n': [1]}"]
+            assert await result(n=1.0) == ["1", "1.0", "{'n': [1]}"]
+            assert await result(deep={"n": [True]}) == ["1", "1", "{'n': [True]}"]
+            assert await result(Counted(n=True)) == ["True", "1", "{'n': [1]}"]
+            assert await result(Counted(n=1.0), n=True) == ["1.0", "True", "{'n': [1]}"]
