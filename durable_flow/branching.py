@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from .decide import decide
+from .decide import decide, question_facts
 from .fold import evolve, fold
-from .incoming import EditRequested, EventReceived, ImportRequested, Question, StepReturned
+from .incoming import Collectors, EditRequested, EventReceived, ImportRequested, Question, StepReturned
 from .records import (
     BufferReleased,
     CheckpointNamed,
@@ -19,22 +19,25 @@ from .records import (
     EventCollected,
     EventEmitted,
     Fact,
+    FanOutOpened,
     PendingDropped,
     Record,
     RunCompleted,
     RunResumed,
     RunStarted,
+    StateEdited,
     StateImported,
     StepCompleted,
     StepDiverged,
     TaskId,
     WaitClosed,
+    WaitOpened,
 )
 from .snapshot import copied, encode_state
 from .state import RunState
 
 # What of a completion is not the output of its step: the writes and collected events that it carried.
-_CARRIED = (ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
+_CARRIED = (StateEdited, ContextSet, ContextSpliced, ContextDeleted, EventCollected, BufferReleased, CheckpointNamed)
 # Carried for another step, whose effects stand; those of the step itself end with its task.
 _OF_OTHERS = (EventEmitted, EffectReused, StepDiverged)
 
@@ -66,29 +69,41 @@ class BranchPoint(NamedTuple):
 class Output(NamedTuple):
     """The output of a step that completed (`task`), or of the run's start (None).
 
-    `events` are what it emitted and what has not been handled yet, `emitted` their records' facts, the end of the run
-    not among them. `carried` is what else the same group of records holds.
+    `emitted` are the facts of what it emitted, `questions` of the waits that its questions opened, `result` the event
+    by which it ended the run, `fan_out` who was to collect the list that it returned. `carried` is what else the same
+    group of records holds.
     """
 
     task: TaskId | None
     attempt: int
     emitted: tuple[EventEmitted, ...]
     carried: tuple[Fact, ...]
+    questions: tuple[WaitOpened, ...] = ()
+    result: EncodedEvent | None = None
+    fan_out: Collectors | None = None
 
 
 def output_of(group: Sequence[Record]) -> Output | None:
-    """Return what a group, read whole, brought about; None if no step completed and no run started anew in it."""
+    """Return what a group, read whole, brought about; None if in it no step completed and no run began.
+
+    The group that a fork began with may hold the completion of a step that its parent made.
+    """
     facts = [record.fact for record in group]
     completed = next((fact for fact in facts if isinstance(fact, StepCompleted)), None)
-    if completed is not None:
+    result = next((f.result for f in facts if isinstance(f, RunCompleted)), None)
+    questions = tuple(f for f in facts if isinstance(f, WaitOpened) and f.task is None)
+    # A fork for which all was dropped begins with its event, whatever had completed before.
+    if completed is not None and not any(isinstance(fact, PendingDropped) for fact in facts):
         task = completed.task
         emitted = tuple(f for f in facts if isinstance(f, EventEmitted) and f.task == task)
         carried = tuple(
             f for f in facts if isinstance(f, _CARRIED) or (isinstance(f, _OF_OTHERS) and f.task not in (None, task))
         )
-        return Output(task, completed.attempt, emitted, carried)
-    if isinstance(facts[0], RunStarted) and not any(isinstance(fact, StateImported) for fact in facts):
-        return Output(None, 0, tuple(f for f in facts if isinstance(f, EventEmitted)), ())
+        opened = next((Collectors(f.joins, f.takes) for f in facts if isinstance(f, FanOutOpened)), None)
+        return Output(task, completed.attempt, emitted, carried, questions, result, opened)
+    outside = tuple(f for f in facts if isinstance(f, EventEmitted) and f.task is None)
+    if isinstance(facts[0], RunStarted) and outside:
+        return Output(None, 0, outside, (), questions, result)
     return None
 
 
@@ -103,9 +118,15 @@ def emitted_events(group: Iterable[Record], output: Output | None) -> list[Encod
     return events
 
 
-def without_output(group: Sequence[Record]) -> RunState:
-    """Return the state of a run that was started by this group of records, as if no start event had been sent."""
-    return fold(record for record in group if not isinstance(record.fact, EventEmitted))
+def without_output(group: Sequence[Record], output: Output) -> RunState:
+    """Return the state of a run that was started by this group of records, as if its output had not come yet.
+
+    The group may be that of a fork, in which a step has completed with another output.
+    """
+    facts = [record.fact for record in group]
+    if output.task is None:
+        return fold(group[: facts.index(output.emitted[0])])
+    return fold(group[: next(n for n, fact in enumerate(facts, 1) if isinstance(fact, StateImported))])
 
 
 def carried_by(output: Output, state: RunState) -> tuple[Fact, ...]:
@@ -127,10 +148,22 @@ def all_dropped(state: RunState) -> list[Fact]:
 
 
 class Emission(NamedTuple):
-    """An event that is to be emitted in a fork: to whom, or that it ends the run."""
+    """An event that is to be emitted in a fork: to whom, or that it ends the run.
+
+    `fan_out` is given if the step that returns it opens a fan-out, of which it is then the only element.
+    """
 
     emitted: EventEmitted | Question
     stop: EncodedEvent | None = None
+    fan_out: Collectors | None = None
+
+
+def in_place_of(output: Output, emitted: EventEmitted, fact: EventEmitted) -> Emission:
+    """Return what emits an event in the place of one of the output: as a question if that was one."""
+    asked = next((wait for wait in output.questions if wait.prompt == emitted.event), None)
+    if asked is None:
+        return Emission(fact, None, output.fan_out)
+    return Emission(Question(fact, asked.wanted, asked.schema), None, output.fan_out)
 
 
 Emit = Callable[[RunState, Output | None, bool], Emission]
@@ -183,8 +216,10 @@ def branch(
         group.add(edit(group.state))
     if emit is not None and not returned:
         emission = emit(group.state, output, False)
-        assert isinstance(emission.emitted, EventEmitted)
-        group.add(decide(group.state, EventReceived(emission.emitted, None, emission.stop)))
+        if isinstance(emission.emitted, Question):
+            group.add(question_facts(group.state, emission.emitted))
+        else:
+            group.add(decide(group.state, EventReceived(emission.emitted, None, emission.stop)))
     return Branch(start._replace(context=tuple(group.facts[begins:])), tuple(group.facts), group.state)
 
 
@@ -192,7 +227,8 @@ def _completed(state: RunState, output: Output, task: TaskId, emission: Emission
     """Return the completion of a step again, with another output, or with none."""
     emitted = () if emission is None or emission.stop is not None else (emission.emitted,)
     stop = None if emission is None else emission.stop
-    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop))
+    fan_out = None if emission is None else emission.fan_out
+    return decide(state, StepReturned(task, output.attempt, carried_by(output, state), emitted, stop, fan_out))
 
 
 def edited(state: RunState, facts: Iterable[Fact]) -> list[Fact]:

@@ -195,6 +195,13 @@ def _add_wait(state: RunState, facts: list[Fact], draft: WaitOpened) -> None:
         facts.append(StreamPublished(first, ("",), None, 0, 0, (draft.prompt,), wait_id))
 
 
+def question_facts(state: RunState, question: Question) -> list[Fact]:
+    """Return the facts of a question that comes from outside of the steps, and belongs to no fan-out."""
+    facts: list[Fact] = []
+    _add_question(state, facts, question, 0)
+    return facts
+
+
 def _add_question(state: RunState, facts: list[Fact], question: Question, scope: int) -> None:
     prompt = question.emitted.event
     facts.append(question.emitted)

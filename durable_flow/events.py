@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, SerializerFunctionWrapH
 from .errors import UnreconstructedException as UnreconstructedException  # upstream has it here
 from .errors import WorkflowValidationError
 
+MAX_VERSION = 32_767
+"""The largest `event_version`: its column has two bytes."""
+
 _classes: dict[str, weakref.ref[type[Event]]] = {}
 # The former names of classes, each with today's. Nearly always empty.
 _renamed: dict[str, str] = {}
@@ -49,8 +52,10 @@ class Event(BaseModel):
         _classes[cls._stored_name] = weakref.ref(cls)
         _renamed.pop(cls._stored_name, None)
         version = cls.__dict__.get("event_version", 1)
-        if type(version) is not int or version < 1:
-            raise WorkflowValidationError(f"{cls.__qualname__}.event_version is a number from 1, not {version!r}.")
+        if type(version) is not int or not 1 <= version <= MAX_VERSION:
+            raise WorkflowValidationError(
+                f"{cls.__qualname__}.event_version is a number from 1 to {MAX_VERSION:,}, not {version!r}."
+            )
         if aliases := cls.__dict__.get("event_aliases"):
             alias_event(cls, aliases)
 

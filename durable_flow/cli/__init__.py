@@ -41,6 +41,11 @@ _CHECKPOINT_COMMANDS = {
     "fork": "make a new run that goes on from a checkpoint; it runs when a worker takes it up",
 }
 
+_KEYS = """\
+Keys come by the environment, never as arguments. DURABLE_FLOW_SEAL_KEYS: those of an encrypted journal's
+EncryptedSeal, separated by commas or blanks, the one that writes first. DURABLE_FLOW_SERIALIZER_KEY: the one of a
+journal with pickles.
+"""
 _EXPORT = """\
 Write all that is recorded of a run to FILE: JSON lines with a hash chain, compressed if the name ends in .gz. The run
 is not disturbed. It is not encrypted unless the journal is. Runs that it started are not in it: export them as well.
@@ -62,11 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "export":
         from .archives import export
 
-        return export(options.run_id, options.file, options.url)
+        return export(options)
     if options.command == "import":
         from .archives import import_
 
-        return import_(options.file, options.url, options.run_id, options.allow_codec)
+        return import_(options)
     if options.command in _CHECKPOINT_COMMANDS:
         from .checkpoints import run as run_checkpoints
 
@@ -101,7 +106,7 @@ def _add_checkpoints(commands: argparse._SubParsersAction[argparse.ArgumentParse
     for name, summary in _CHECKPOINT_COMMANDS.items():
         made[name] = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
         made[name].add_argument("run_id", metavar="RUN_ID")
-        _add_url(made[name])
+        _add_journal(made[name])
     made["diff"].add_argument("a", metavar="A", help=_AT)
     made["diff"].add_argument("b", metavar="B", nargs="?", help="another one; default: now")
     made["blame"].add_argument("key", metavar="KEY")
@@ -124,7 +129,7 @@ def _add_archives(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     export = commands.add_parser("export", help="write a run to a file", description=_EXPORT)
     export.add_argument("run_id", metavar="RUN_ID", help="the run")
     export.add_argument("file", metavar="FILE", help="the archive; what stood there is replaced when it is complete")
-    _add_url(export)
+    _add_journal(export)
     importing = commands.add_parser("import", help="read a run from a file", description=_IMPORT)
     importing.add_argument("file", metavar="FILE", help="the archive")
     importing.add_argument("--run-id", metavar="RUN_ID", help="the run's id here; default: the one that it had")
@@ -135,7 +140,17 @@ def _add_archives(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         metavar="CODEC",
         help="accept data of this codec, too, as pickle: whoever wrote them may run code where they are read",
     )
-    _add_url(importing)
+    _add_journal(importing)
+
+
+def _add_journal(command: argparse.ArgumentParser) -> None:
+    _add_url(command)
+    command.epilog = _KEYS
+    command.add_argument(
+        "--allow-plaintext",
+        action="store_true",
+        help="read what is not encrypted, too, of a journal that was begun without encryption",
+    )
 
 
 def _add_url(command: argparse.ArgumentParser) -> None:

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from collections.abc import Collection, Coroutine
-from typing import Any
+from argparse import Namespace
 
-from ..errors import DurableFlowError, RunNotFoundError
-from ..journal.journal import DEFAULT_URL, URL_VARIABLE, Journal
+from ..errors import RunNotFoundError
+from ..journal.journal import DEFAULT_URL, URL_VARIABLE
 from ..journal.migrate import version_at
 from ..journal.url import canonical_url, masked
+from .opening import opened, told
 
 
-def export(run_id: str, file: str, url: str | None) -> int:
-    """Run `durable-flow export` on the database at `url` (None: the default) and return the exit code."""
-    return _told("export", _export(run_id, file, url))
+def export(options: Namespace) -> int:
+    """Run `durable-flow export` with these options and return the exit code."""
+    return told("export", _export(options))
 
 
-def import_(file: str, url: str | None, new_run_id: str | None, allow_codecs: Collection[str]) -> int:
-    """Run `durable-flow import` on the database at `url` (None: the default) and return the exit code."""
-    return _told("import", _import(file, url, new_run_id, allow_codecs))
+def import_(options: Namespace) -> int:
+    """Run `durable-flow import` with these options and return the exit code."""
+    return told("import", _import(options))
 
 
-async def _export(run_id: str, file: str, url: str | None) -> str:
-    where = canonical_url(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+async def _export(options: Namespace) -> str:
+    run_id, file = options.run_id, options.file
+    where = canonical_url(options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
     # Not even an empty database is made where there is none to read from.
     if await asyncio.to_thread(version_at, where) is None:
         raise RunNotFoundError(f"there is no run {run_id}: {masked(where)} has no journal")
-    async with Journal(url) as journal:
+    async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
         made = await journal.export(run_id, file)
     return (
         f"{file} has run {made.run_id} of {made.workflow} ({made.status}): {made.records} records, {made.items} stream "
@@ -37,18 +37,9 @@ async def _export(run_id: str, file: str, url: str | None) -> str:
     )
 
 
-async def _import(file: str, url: str | None, new_run_id: str | None, allow_codecs: Collection[str]) -> str:
-    async with Journal(url) as journal:
-        run = await journal.import_(file, new_run_id, allow_codecs=allow_codecs)
+async def _import(options: Namespace) -> str:
+    async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
+        run = await journal.import_(options.file, options.run_id, allow_codecs=options.allow_codec)
         return (
             f"{masked(journal.settings.url)} has run {run.run_id} of {run.workflow} ({run.status}): {run.seq} records."
         )
-
-
-def _told(command: str, work: Coroutine[Any, Any, str]) -> int:
-    try:
-        print(asyncio.run(work))
-    except (DurableFlowError, OSError) as error:
-        print(f"durable-flow {command}: {error}", file=sys.stderr)
-        return 1
-    return 0

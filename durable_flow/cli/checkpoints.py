@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 from ..errors import DurableFlowError
 from ..events import Event, UnknownEvent, event_name
 from ..journal.journal import Journal
-from .text import table
+from .opening import opened, told
+from .text import table, width
 
 # Rows of a table that are held at a time.
 _PAGE = 500
@@ -30,15 +30,10 @@ def run(options: Namespace) -> int:
     command: str = options.command
 
     async def work() -> None:
-        async with Journal(options.url) as journal:
+        async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
             await commands[command](journal, options)
 
-    try:
-        asyncio.run(work())
-    except DurableFlowError as error:
-        print(f"durable-flow {command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return told(command, work())
 
 
 async def _checkpoints(journal: Journal, options: Namespace) -> None:
@@ -68,8 +63,9 @@ async def _blame(journal: Journal, options: Namespace) -> None:
     rows = []
     async for change in journal.blame(options.run_id, options.key):
         who = change.step or change.by or change.kind
-        old = repr(change.old) if change.existed else "-"
-        rows.append((change.seq, _time(change.at), who, old, repr(change.new) if change.exists else "-"))
+        old = _short(repr(change.old)) if change.existed else "-"
+        new = _short(repr(change.new)) if change.exists else "-"
+        rows.append((change.seq, _time(change.at), who, old, new))
     if rows:
         _print(("seq", "time", "by", "old", "new"), rows)
 
@@ -86,7 +82,7 @@ def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def _at(text: str) -> int | str:
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -100,7 +96,15 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _names(events: Sequence[Event]) -> str:
-    return ", ".join(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
+    """Return the names of events, each once, with its number if there are several."""
+    names = Counter(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
+    return _short(", ".join(name if number == 1 else f"{number} {name}" for name, number in names.items()))
+
+
+def _short(text: str) -> str:
+    """Return a text of which two have a place in a line beside a seq, a time and a name."""
+    most = (width() - 44) // 2
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _time(at: datetime) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import WorkflowRuntimeError
 from ..events import Event
+
+# Some 30,000 years: journaled times are microseconds, and larger ones fit into no database.
+_LONGEST_SECONDS = 1e12
 
 
 def require_wait(
@@ -60,7 +62,7 @@ def _is_event_class(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= _LONGEST_SECONDS
 
 
 def _name(value: Any) -> str:

@@ -34,6 +34,10 @@ class ContextData(dict[str, Any]):
         else:
             dict.__setitem__(self, key, value)
 
+    def mirror_all(self, values: Mapping[str, Any]) -> None:
+        """Take over what is now seen of many keys."""
+        dict.update(self, values)
+
     def forget(self) -> None:
         """Hold no values any more; they are to be shown anew."""
         dict.clear(self)

@@ -39,19 +39,36 @@ def validated(
                 state.__dict__[key] = codec.decode_value(encoded)
             except DeserializationError:
                 continue  # its class is not known here; what is changed is checked without it
-    result = dict(changed)
-    for key, value in changed.items():
-        if key not in cls.model_fields:
-            continue
-        try:
-            cls.__pydantic_validator__.validate_assignment(state, key, value)
-        except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-            raise StateEditError(
-                f"run {run_id}: the state {cls.__name__} does not take {key} = {value!r:.200}: {said}. Nothing was "
-                "written"
-            ) from error
-    for key in result:
-        if key in cls.model_fields:
-            result[key] = state.__dict__[key]
-    return result
+    fields = [key for key in changed if key in cls.model_fields]
+    if (refused := _assigned(state, fields, changed)) is not None:
+        key, error = refused
+        said = "; ".join(f"{'.'.join(map(str, e['loc'])) or key}: {e['msg']}" for e in error.errors(include_url=False))
+        raise StateEditError(
+            f"run {run_id}: the state {cls.__name__} does not take {key} = {changed[key]!r:.200}: {said}. Nothing was "
+            "written"
+        ) from error
+    return {**changed, **{key: state.__dict__[key] for key in fields}}
+
+
+def _assigned(state: BaseModel, keys: list[str], changed: Mapping[str, Any]) -> tuple[str, ValidationError] | None:
+    """Assign the values in an order in which the state takes them; return one that it does not take after the others.
+
+    A validator of the whole state may take two values together, and one of them alone not.
+    """
+    left, refused = keys, None
+    while left:
+        again = []
+        for key in left:
+            before = dict(state.__dict__)
+            try:
+                type(state).__pydantic_validator__.validate_assignment(state, key, changed[key])
+            except ValidationError as error:
+                # A validator of the whole state is asked when the value is there already.
+                state.__dict__.clear()
+                state.__dict__.update(before)
+                again.append(key)
+                refused = key, error
+        if len(again) == len(left):
+            return refused
+        left = again
+    return None

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..branching import Emission, Emit, Output
-from ..errors import SerializationError
+from ..errors import WorkflowRuntimeError
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
-from ..incoming import Question
+from ..incoming import Collectors, Question
 from ..journal.checkpoint import id_of
 from ..journal.editing import edit, owned
-from ..journal.forking import ForkRequest, planned, taken
+from ..journal.forking import ForkRequest, planned, require_event, taken
 from ..journal.patches import edit_facts
 from ..journal.runid import new_run_id as made_run_id
 from ..journal.runid import new_uid
@@ -91,27 +92,42 @@ async def edit_in_place(engine: Engine, program: Program, run_id: str, by: str, 
 
 def emit_by(program: Program, run_id: str, event: Event) -> Emit:
     """Return what emits an event in a fork of this workflow's run. Raises SerializationError for what is no event."""
-    if not isinstance(event, Event):
-        raise SerializationError(f"run {run_id}: fork(event=) takes an Event, not {type(event).__name__}")
-    encoded = program.codec.encode_event(event)
+    encoded = program.codec.encode_event(require_event(run_id, event))
 
     def emit(state: RunState, output: Output | None, returned: bool) -> Emission:
         stop = encoded if isinstance(event, StopEvent) else None
         answers = Answers(run_id, state, program)
+        asks = isinstance(event, InputRequiredEvent)
         if not returned or output is None or output.task is None:
             wait_id = named_wait(event)
             answers.require_open(event, wait_id)
             joins = joins_of_sent(program, event, None) if program.has_joins else ()
             emitted = EventEmitted(encoded, None, 0, None, route(program, run_id, event, None), None, wait_id, joins)
-            return Emission(answers.received(emitted)[0], stop)
+            return Emission(_question(program, emitted) if asks else answers.received(emitted)[0], stop)
+        fan_out = None if stop is not None else _fan_out(program, output, output.task.step, event)
         around = state.fan_outs.get(state.tasks[output.task].scope)
-        bound = () if around is None else around.joins
+        bound: Collection[str] = fan_out.joins if fan_out is not None else () if around is None else around.joins
         joins = joins_in(program, type(event), bound) if program.has_joins else ()
         targets = () if stop is not None else program.targets(event)
         emitted = EventEmitted(encoded, output.task, output.attempt, None, targets, joins=joins)
-        if isinstance(event, InputRequiredEvent):
-            classes = program.answer_types or (HumanResponseEvent,)
-            return Emission(Question(emitted, answer_names(program), answer_schema(classes)))
-        return Emission(answers.matched((emitted,), set())[0], stop)
+        replacing = _question(program, emitted) if asks else answers.matched((emitted,), set())[0]
+        return Emission(replacing, stop, fan_out)
 
     return emit
+
+
+def _fan_out(program: Program, output: Output, step: str, event: Event) -> Collectors | None:
+    """Return who collects the list of which a fork's event is the only element; None if it is returned by itself."""
+    fan_out = program.fan_outs.get(step)
+    if fan_out is None or output.fan_out is not None:
+        return fan_out
+    try:
+        program.emitted(step, event)
+    except WorkflowRuntimeError:
+        return fan_out  # the step had returned None, and may return nothing else but lists
+    return None
+
+
+def _question(program: Program, emitted: EventEmitted) -> Question:
+    classes = program.answer_types or (HumanResponseEvent,)
+    return Question(emitted, answer_names(program), answer_schema(classes))

@@ -69,7 +69,7 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     if state.ended == COMPLETED:
         assert state.result is not None
         await require_readable(store, row, program.codec, [state.result])
-        return Outcome.completed(program.codec.decode_event(state.result))
+        return Outcome.completed(row.run_id, program.codec.decode_event(state.result))
     if not state.ended and not state.attention:
         return None
     return Outcome.recorded(row.run_id, state, program.timeout)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from ..errors import SerializationError
+from ..errors import DeserializationError, SerializationError
 from ..records import EncodedEvent, EncodedValue
 from .lists import LEAST_ITEMS, KnownLists
 
@@ -41,6 +41,9 @@ class Mirror(Protocol):
 
     def mirror(self, key: str) -> None:
         """Take over what is now seen of a key."""
+
+    def mirror_all(self, values: Mapping[str, Any]) -> None:
+        """Take over what is now seen of many keys, in their order."""
 
     def forget(self) -> None:
         """Hold no values any more."""
@@ -90,16 +93,27 @@ class LiveContext:
         return len(self._order)
 
     def entry(self, key: str) -> Entry | None:
-        """Return the key's entry, decoding the stored value if need be."""
+        """Return the key's entry, decoding the stored value if need be. Raises DeserializationError."""
         entry = self._entries.get(key)
         if entry is None and key in self._stored:
-            encoded = self._stored.pop(key)
-            value = self._codec.decode_value(encoded)
+            encoded = self._stored[key]
+            try:
+                value = self._codec.decode_value(encoded)
+            except DeserializationError as error:
+                raise DeserializationError(f"context[{key!r}]: {error}") from error
             mutable = not self._codec.is_immutable(value)
             # What the decoded object encodes to here is the baseline: other codecs than JSON are not canonical.
             entry = Entry(value, self._codec.encode_value(value, key) if mutable else encoded, mutable)
             self._entries[key] = entry
+            del self._stored[key]  # not before: what cannot be read is still there
         return entry
+
+    def values(self) -> dict[str, Any]:
+        """Return every visible value by key, decoding what is stored. Raises DeserializationError."""
+        for key in tuple(self._stored):
+            self.entry(key)
+        entries = self._entries
+        return {key: entries[key].value for key in self._order}
 
     def set(self, key: str, value: Any, encoded: EncodedValue) -> None:
         """Make a value visible."""

@@ -6,13 +6,21 @@ import builtins
 import sys
 from typing import Any, NamedTuple
 
-from ..errors import NeedsAttentionError, RunFailedError, WorkflowCancelledByUser, WorkflowTimeoutError
+from ..errors import (
+    DeserializationError,
+    NeedsAttentionError,
+    RunFailedError,
+    WorkflowCancelledByUser,
+    WorkflowTimeoutError,
+)
 from ..events import (
     Event,
     StopEvent,
+    UnknownEvent,
     WorkflowCancelledEvent,
     WorkflowFailedEvent,
     WorkflowTimedOutEvent,
+    event_name,
 )
 from ..records import ErrorInfo
 from ..state import CANCELLED, COMPLETED, FAILED, NEEDS_ATTENTION, TIMED_OUT, RunState
@@ -34,9 +42,9 @@ class Outcome(NamedTuple):
         return self.event.result if type(self.event) is StopEvent else self.event
 
     @classmethod
-    def completed(cls, stop: Event) -> Outcome:
-        """A run that reached its StopEvent."""
-        return cls(COMPLETED, stop, None)
+    def completed(cls, run_id: str, stop: Event) -> Outcome:
+        """A run that reached its StopEvent; awaiting raises if that is of a class which this program does not have."""
+        return cls(COMPLETED, stop, None if isinstance(stop, StopEvent) else _unknown_result(run_id, stop))
 
     @classmethod
     def never_started(cls, run_id: str) -> Outcome:
@@ -65,6 +73,15 @@ class Outcome(NamedTuple):
             )
             return cls(CANCELLED, WorkflowCancelledEvent(), cancelled)
         return cls(NEEDS_ATTENTION, None, NeedsAttentionError(state.attention or f"run {run_id} needs attention"))
+
+
+def _unknown_result(run_id: str, event: Event) -> DeserializationError:
+    name = event.name if isinstance(event, UnknownEvent) else event_name(type(event))
+    return DeserializationError(
+        f"run {run_id} has completed with an event {name!r}, and this program has no StopEvent of that name any more. "
+        f'Restore the class, or, if it was renamed, let it say so: event_aliases = ("{name}",). What the event holds '
+        f"is the last of its stream"
+    )
 
 
 def _failed_event(state: RunState, error: BaseException | None) -> WorkflowFailedEvent:

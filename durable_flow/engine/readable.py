@@ -53,6 +53,9 @@ def held(state: RunState) -> Iterator[EncodedEvent | EncodedValue]:
     for collected in state.fan_outs.values():
         for members in collected.members.values():
             yield from (member.event for member in members)
+    for by_step in (state.slots, *(collected.slots for collected in state.fan_outs.values())):
+        for slots in by_step.values():
+            yield from (member.event for members in slots.events.values() for member in members)
     for events in state.buffers.values():
         yield from events
     for wait in state.waits.values():

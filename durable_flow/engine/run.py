@@ -531,7 +531,7 @@ class Run(ContextLocks):
         if state.ended == COMPLETED:
             assert state.result is not None
             stop = self.stop_event if self.stop_event is not None else self.program.codec.decode_event(state.result)
-            self.outcome = Outcome.completed(stop)
+            self.outcome = Outcome.completed(self.run_id, stop)
         elif state.ended == FAILED and self.failure is not None:
             self.outcome = Outcome.failed(state, self.failure)
         else:

@@ -11,6 +11,7 @@ from ..errors import DurableFlowError
 from ..journal.folding import new_snapshot
 from ..journal.protocol import SnapshotRow
 from ..logs import fields, said
+from ..records import EncodedValue
 from ..snapshot import copied, encoded_parts, joined
 from ..state import WAITING, RunState
 
@@ -30,6 +31,8 @@ BYTES_PER_ROW = 256
 # it stands for this many times as many records: else it would spare nobody much.
 _MANY_EFFECTS = 500
 _RECORDS_PER_EFFECT = 4
+# The same for what these hold: results, and each value that such a step has written, with the one before it.
+_LARGE_EFFECTS_BYTES = 1 << 20
 # So much is encoded at a time; then whoever else wants to run does.
 _SLICE_CHARACTERS = 50_000
 _PAUSE_SECONDS = 0.0005
@@ -58,8 +61,7 @@ class Snapshots:
         if self._busy or run.closed or self._engine.closed:
             return
         run.snapshot_due = run.state.seq + LIVE_ROWS  # whatever becomes of this one
-        effects = _effects_in(run.state)
-        if effects > _MANY_EFFECTS and effects * _RECORDS_PER_EFFECT > run.state.seq - run.snapshot_seq:
+        if _holds_too_much(run):
             return
         self._busy = True
         # Steps go on and change the state meanwhile.
@@ -76,7 +78,7 @@ class Snapshots:
         state = run.state
         waits = state.status == WAITING and run.durable_seq == state.offset + state.seq
         enough = state.seq - run.snapshot_seq >= rows_between(PARKED_ROWS, run.snapshot_size)
-        if waits and enough and run.error is None and not self._engine.closed:
+        if waits and enough and run.error is None and not self._engine.closed and not _holds_too_much(run):
             await self._take(run, state)
 
     async def _take(self, run: Run, state: RunState) -> None:
@@ -96,8 +98,21 @@ class Snapshots:
         )
 
 
-def _effects_in(state: RunState) -> int:
-    return sum(len(recorded) for task in state.tasks.values() if task.effects for recorded in task.effects.values())
+def _holds_too_much(run: Run) -> bool:
+    """Tell whether steps in flight have recorded so much that a snapshot now costs more than it spares."""
+    rows = run.state.seq - run.snapshot_seq
+    effects = size = 0
+    for task in run.state.tasks.values():
+        for recorded in (task.effects or {}).values():
+            effects += len(recorded)
+            for effect in recorded.values():
+                size += _size(effect.content) + _size(effect.outcome) + _size(effect.before)
+    too_many = effects > _MANY_EFFECTS and effects * _RECORDS_PER_EFFECT > rows
+    return too_many or (size > _LARGE_EFFECTS_BYTES and size > BYTES_PER_ROW * rows)
+
+
+def _size(part: object) -> int:
+    return len(part.data) if type(part) is EncodedValue else 0
 
 
 def _encoded(state: RunState, run_id: str, at: int) -> tuple[SnapshotRow, int]:

@@ -70,8 +70,11 @@ class StepContext:
 
     def show(self, view: Mirror) -> None:
         """Fill a view that holds values itself, and keep it up to date; not a read."""
-        for key in self.peek_keys():
-            view.mirror(key)
+        if self._history.standing_keys():
+            for key in self.peek_keys():
+                view.mirror(key)
+        else:
+            view.mirror_all(self.run.live.values())  # nothing is private, and there may be many
         self.run.live.add_view(view)
 
     def fill(self, names: Collection[str], defaults: Callable[[], Mapping[str, Any]]) -> None:

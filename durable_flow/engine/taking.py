@@ -98,7 +98,7 @@ class Taking:
             "run %s taken up at seq %d", row.run_id, state.seq,
             extra=fields("run_recovered", row.run_id, seq=state.seq),
         )  # fmt: skip
-        if state.shape != attachment.program.shape and not state.ended:
+        if state.shape != attachment.program.shape and (resume or not state.ended):
             logger.info(
                 "run %s goes on with other code than it began with: %s",
                 row.run_id, "; ".join(changes(state.shape, attachment.program.shape)),

@@ -16,9 +16,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ArchiveError, DeserializationError
+from ..events import MAX_VERSION
 from ..records import EncodedEvent, Fact, Record
+from .archive_values import NUMBER_LIMIT
 from .protocol import ImportedMessage, MessageRow
 from .rows import to_columns, to_fact
+from .seals import closed_by, opened_by
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
@@ -149,7 +152,7 @@ def footer_content(footer: Footer) -> dict[str, Any]:
 
 def sealed_content(content: Mapping[str, Any], seal: Seal, uid: str, line: int) -> dict[str, Any]:
     """Return the content of a line that holds another one, sealed; `line` is its number, the manifest being 0."""
-    data = seal.seal(_to_json(content).encode("ascii"), uid=uid, seq=line, kind=_SEALED_KIND)
+    data = closed_by(seal, _to_json(content).encode("ascii"), uid=uid, seq=line, kind=_SEALED_KIND)
     return {"sealed": base64.b64encode(data).decode("ascii")}
 
 
@@ -210,7 +213,7 @@ def read_line(text: bytes, seal: Seal | None, uid: str, line: int) -> Line:
         sealed = _unpacked({"base64": fields.text("sealed")})
         fields.end()
         try:
-            data = _parsed(seal.open(sealed, uid=uid, seq=line, kind=_SEALED_KIND))
+            data = _parsed(opened_by(seal, sealed, uid=uid, seq=line, kind=_SEALED_KIND))
         except DeserializationError as error:
             raise ArchiveError(f"it cannot be opened with the journal's seal: {error}") from error
     if "record" in data:
@@ -303,7 +306,7 @@ class _Fields:
 
     def number(self, name: str) -> int:
         value: int = self._take(name, int)
-        if not 0 <= value < 1 << 63:
+        if not 0 <= value < NUMBER_LIMIT or (name == "v" and value > MAX_VERSION):
             raise ArchiveError(f"{self._what} has a {name!r} out of range")
         return value
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from ..errors import ArchiveError, DurableFlowError, RunIdError
 from ..fold import evolve
@@ -22,6 +20,7 @@ from ..records import (
 from ..snapshot import decode_state, with_payloads
 from ..state import RUNNING, RunState
 from .archive import Footer, ItemLine, Manifest, RecordLine
+from .archive_values import fits, require_sound
 from .protocol import ImportedMessage, ImportedRun, NewRun
 from .runid import require_run_id
 
@@ -36,6 +35,7 @@ class Checks:
             require_run_id(manifest.run_id)
         except RunIdError as error:
             raise ArchiveError(str(error)) from error
+        require_sound(manifest, "the manifest")
         self.manifest = manifest
         self.messages: list[ImportedMessage] = []
         self.footer: Footer | None = None
@@ -49,6 +49,9 @@ class Checks:
         self._message_ids: set[str] = set()
         self._answered: set[str] = set()
         self._ended_at: int | None = None
+        self._at = 0
+        self._parent_uid: str | None = None
+        self._parent_seq: int | None = None
 
     def take(self, line: RecordLine | ItemLine | ImportedMessage | Footer) -> None:
         """Check the next line."""
@@ -76,9 +79,9 @@ class Checks:
         if state.ended and state.error is not None:
             error = f"{state.error.type}: {state.error.message}"[:500]
         return ImportedRun(
-            NewRun(run_id, state.uid, state.workflow, manifest.shape), status, state.epoch,
+            NewRun(run_id, state.uid, state.workflow, manifest.shape, None, self._parent_seq), status, state.epoch,
             None if status == RUNNING else state.wake_at, manifest.created_at, state.last_at,
-            self._ended_at if state.ended else None, error,
+            self._ended_at if state.ended else None, error, parent_uid=self._parent_uid,
         )  # fmt: skip
 
     def _record(self, line: RecordLine) -> None:
@@ -92,8 +95,9 @@ class Checks:
             raise ArchiveError(f"it is record {record.seq} where record {state.seq + 1} belongs")
         if isinstance(fact, RunStarted) != (record.seq == 1):
             raise ArchiveError("the first record of a run, and no other one, says that it was started")
-        if not _fits(fact, type(fact)):
+        if not fits(fact, type(fact)):
             raise ArchiveError(f"a {type(fact).__name__} has a field of the wrong type")
+        require_sound(fact, type(fact).__name__)
         if line.codec is not None:
             self._require_codec(line.codec)
         self._require_codecs_of(fact)
@@ -118,6 +122,9 @@ class Checks:
             ) from error
         if state.epoch != line.epoch:
             raise ArchiveError(f"it is of epoch {line.epoch}, and the run was at epoch {state.epoch} then")
+        if record.at < self._at:
+            raise ArchiveError("its time is before that of the record before it")
+        self._at = record.at
         if state.ended and not was_ended:
             self._ended_at = record.at
 
@@ -126,10 +133,12 @@ class Checks:
             raise ArchiveError(f"stream item {line.position} does not belong here")
         self._awaited = self._awaited[1:]
         self._items += 1
+        require_sound(line.event, "a stream item")
         self._require_codec(line.event.codec)
         self._require_size(line.event)
 
     def _message(self, line: ImportedMessage) -> None:
+        require_sound(line.message, "a message")
         self._require_new_message(line.message.message_id)
         if self._state.ended and not line.undelivered:
             raise ArchiveError("a message is to be delivered to a run that has ended")
@@ -165,13 +174,17 @@ class Checks:
         for payload in _payloads(fact):
             self._require_codec(payload.codec)
         if isinstance(fact, StateImported):
+            self._parent_uid, self._parent_seq = fact.parent, fact.seq
             try:
-                with_payloads(decode_state(fact.state), self._accepted)
+                state = decode_state(fact.state)
+                with_payloads(state, self._accepted)
+                require_sound(state, "the state that the run goes on from")
             except (DurableFlowError, RecursionError) as error:
                 raise ArchiveError(f"the state that the run goes on from is not accepted: {error}") from error
 
     def _accepted(self, payload: EncodedEvent | EncodedValue) -> EncodedEvent | EncodedValue:
         self._require_codec(payload.codec)
+        self._require_size(payload)
         return payload
 
     def _require_codec(self, codec: str) -> None:
@@ -181,10 +194,10 @@ class Checks:
                 f"exported this archive, import it with allow_codecs=[{codec!r:.50}]"
             )
 
-    def _require_size(self, event: EncodedEvent) -> None:
-        if len(event.data) > self._limit:
+    def _require_size(self, payload: EncodedEvent | EncodedValue) -> None:
+        if len(payload.data) > self._limit:
             raise ArchiveError(
-                f"an event takes {len(event.data):,} bytes, more than max_payload_bytes = {self._limit:,}"
+                f"an event or value takes {len(payload.data):,} bytes, more than max_payload_bytes = {self._limit:,}"
             )
 
 
@@ -194,24 +207,3 @@ def _payloads(value: Any) -> Iterator[EncodedEvent | EncodedValue]:
     elif isinstance(value, tuple):
         for part in value:
             yield from _payloads(part)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type, with all that is in it: what was read from data may be of any."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is tuple:
-        return type(value) is tuple and all(_fits(part, arguments[0]) for part in value)
-    cls: Any = type(value)
-    if cls is not (NoneType if hint is None else hint):
-        return False
-    if hasattr(hint, "_fields"):
-        return all(_fits(part, part_hint) for part, part_hint in zip(value, _hints(hint), strict=True))
-    return True
-
-
-@cache
-def _hints(cls: Any) -> tuple[Any, ...]:
-    hints = get_type_hints(cls)
-    return tuple(hints[name] for name in cls._fields)

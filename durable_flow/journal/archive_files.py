@@ -96,6 +96,9 @@ def writing(file: ArchiveFile) -> Iterator[Output]:
     path = Path(file)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file to export to")
+    if path.exists() and not path.is_file():
+        # A device or a pipe would be replaced by the archive.
+        raise ArchiveError(f"{path} is no regular file. Nothing was exported; open it and pass the file object instead")
     # In the same folder, because a file is not renamed from one disk to another; mode 0600.
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent)
     try:

@@ -238,6 +238,11 @@ def _verified(read: _Read, check: _Check, seal: Seal | None, copy: IO[bytes]) ->
 
 
 def _require_seal(manifest: Manifest, seal: Seal | None) -> None:
+    if manifest.seal is None and seal is not None and getattr(seal, "is_required", False):
+        raise ArchiveError(
+            f"it is not sealed by {seal.id!r}, which this journal requires: whoever wrote it may not have had the key. "
+            "If you trust them, open the journal with EncryptedSeal(keys=[...], allow_plaintext=True)"
+        )
     if manifest.seal is not None and (seal is None or seal.id != manifest.seal):
         configured = "none is configured" if seal is None else f"the one configured is {seal.id!r}"
         raise ArchiveError(

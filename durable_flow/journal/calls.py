@@ -137,7 +137,12 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seals: Seals, lim
             if sent:
                 return again and sent[0][0] == now
             require_unfinished(run_id, status)
-            wait_id = answered_wait(message, run_id, _asked(execute, run, message.wait_id))
+            this = {"run_": run}
+            if message.wait_id is not None:
+                waits = _asked(execute, sql.wait_of_run, {**this, "wait_id_": message.wait_id})
+            else:
+                waits = _asked(execute, sql.open_waits_of_run, this)
+            wait_id = answered_wait(message, run_id, waits, _asked(execute, sql.settled_waits_of_run, this))
             payload, seal = None, None
             if event is not None:
                 payload, seal = seals.seal(event.data, uid=uid, seq=0, kind=MESSAGE_KIND.format(message_id))
@@ -154,12 +159,8 @@ def send(run: int, message: NewMessage, now: int, *, url: str, seals: Seals, lim
     return call
 
 
-def _asked(execute: Execute, run: int, named: str | None) -> Iterator[Asked]:
-    """Yield the run's waits, oldest first, also those that are no longer open; only the named one, if one is."""
-    if named is None:
-        found = execute(sql.waits_of_run, {"run_": run})
-    else:
-        found = execute(sql.wait_of_run, {"run_": run, "wait_id_": named})
-    for wait_id, outcome, data, answer in found:
+def _asked(execute: Execute, statement: sql.Statement, params: dict[str, Any]) -> Iterator[Asked]:
+    """Yield the waits that a statement finds; it is executed when the first one is asked for."""
+    for wait_id, outcome, data, answer in execute(statement, params):
         stored = json.loads(data)
         yield Asked(wait_id, outcome, stored["wanted"], "requirements" in stored, answer is not None)

@@ -72,10 +72,14 @@ def is_wanted(names: Iterable[str], wanted: tuple[str, ...]) -> bool:
     return any(name in wanted for name in names)
 
 
-def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> str | None:
-    """Return the wait that a message answers, None if it answers none; `waits` are the run's, oldest first.
+def answered_wait(
+    message: NewMessage, run_id: str, waits: Iterable[Asked], settled: Iterable[Asked] = ()
+) -> str | None:
+    """Return the wait that a message answers, None if it answers none.
 
-    Raises AlreadyAnsweredError, and NotAsked for a message that is `asked_only`.
+    `waits` are the run's open ones, oldest first, or the one that the message names. `settled` are the others, newest
+    first: a long run has many, so they are looked at only for an answer that no open one takes. Raises
+    AlreadyAnsweredError, and NotAsked for a message that is `asked_only`.
     """
     if message.wait_id is not None:
         named = next((wait for wait in waits if wait.wait_id == message.wait_id), None)
@@ -90,8 +94,7 @@ def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> s
         return None
     name = message.event.name
     names = all_names(name)
-    matching = [wait for wait in waits if is_wanted(names, wait.wanted)]
-    still_open = [wait for wait in matching if wait.outcome is None]
+    still_open = [wait for wait in waits if is_wanted(names, wait.wanted)]
     free = [wait for wait in still_open if not wait.answered]
     for wait in free:
         # Whether requirements are met only the engine can tell: they are encoded values.
@@ -99,8 +102,11 @@ def answered_wait(message: NewMessage, run_id: str, waits: Iterable[Asked]) -> s
             return wait.wait_id
     if message.asked_only and not free:
         raise NotAsked(f"run {run_id}: it has no open question for {name}")
-    late = message.human and not still_open and matching and matching[-1].outcome == "answered"
-    if late or (still_open and not free):
+    late = still_open and not free
+    if message.human and not still_open:
+        last = next((wait for wait in settled if is_wanted(names, wait.wanted)), None)
+        late = last is not None and last.outcome == "answered"
+    if late:
         raise AlreadyAnsweredError(
             f"run {run_id}: its question for {name} was answered before. Nothing was sent; the first answer counts."
         )

@@ -24,7 +24,7 @@ from ..records import (
     WaitOpened,
     WaitTimedOut,
 )
-from ..serializers.compression import COMPRESSED_ABOVE
+from ..serializers.compression import COMPRESSED_ABOVE, limit_of
 from ..snapshot import decode_state, open_waits
 from . import sql
 from .rows import to_columns
@@ -133,7 +133,7 @@ def encode(run: int, run_id: str, after: int, epoch: int, records: Sequence[Reco
         if codec is not None and codec not in fit:
             check_text(codec, run_id, f"{kind}.codec")
         if payload is not None and len(payload) > small:
-            if len(payload) > limit:
+            if len(payload) > limit and len(payload) > limit_of(kind, limit):
                 raise _too_large(run_id, kind, name, len(payload), limit)
             encoded.large = True
         if data is not None and len(data) > limit:

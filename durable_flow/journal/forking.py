@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..branching import Branch, Emission, Emit, Output, branch, output_of, without_output
-from ..errors import CheckpointError, RunConflictError, StateEditError
+from ..branching import Branch, Emission, Emit, Output, branch, in_place_of, output_of, without_output
+from ..errors import CheckpointError, RunConflictError, SerializationError, StateEditError
+from ..events import Event, current_name
 from ..records import EncodedEvent, EventEmitted, Fact, Record
 from ..serializers.codec import Codec
 from ..state import CANCELLED, COMPLETED, RunState
@@ -56,7 +57,8 @@ async def planned(
         group = await group_ending(store, row.run, seq)
         output = output_of(group)
         if output is not None:
-            state = await state_at(store, row.run, group[0].seq - 1) if output.task else without_output(group)
+            before = group[0].seq - 1
+            state = await state_at(store, row.run, before) if before else without_output(group, output)
     if state is None:
         state = await state_at(store, row.run, seq)
     if state.ended in (COMPLETED, CANCELLED):
@@ -81,7 +83,20 @@ async def planned(
         emit=emit,
         drop_pending=request.drop_pending,
     )
+    if request.drop_pending and not (made.state.tasks or made.state.waits or made.state.slots or made.state.ended):
+        raise StateEditError(
+            f"run {row.run_id}: drop_pending leaves nothing but the event, and no step takes that by itself: nothing "
+            "would ever happen. Steps that collect a list are given what is returned within a fan-out only. Nothing "
+            "was written"
+        )
     return Fork(made, seq)
+
+
+def require_event(run_id: str, event: object) -> Event:
+    """Return what a fork is to begin with if it is an event. Raises SerializationError."""
+    if not isinstance(event, Event):
+        raise SerializationError(f"run {run_id}: fork(event=) takes an Event, not {type(event).__name__}")
+    return event
 
 
 def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
@@ -92,13 +107,22 @@ def emit_like(encoded: EncodedEvent, run_id: str) -> Emit:
 
     def emit(state: RunState, output: Output | None, returned: bool) -> Emission:
         for emitted in output.emitted if output is not None else ():
-            if emitted.event.name == encoded.name and returned:
-                return Emission(emitted._replace(event=encoded, k=None, step=None))
-            if emitted.event.name == encoded.name:
-                # Lists are collected of what steps return.
-                joins = tuple(join for join in emitted.joins if "." in join)
-                return Emission(EventEmitted(encoded, None, 0, None, emitted.targets, joins=joins))
-        had = ", ".join(emitted.event.name for emitted in output.emitted) if output is not None else ""
+            if current_name(emitted.event.name) != encoded.name:
+                continue
+            assert output is not None
+            fact = emitted._replace(event=encoded, k=None, step=None)
+            if not returned:
+                fact = fact._replace(task=None, attempt=0)
+                if emitted.answers not in state.waits:
+                    # Lists are collected of what steps return, and of answers.
+                    fact = fact._replace(answers=None, joins=tuple(join for join in emitted.joins if "." in join))
+            return in_place_of(output, emitted, fact)
+        events = [emitted.event for emitted in output.emitted] if output is not None else []
+        if output is not None and output.result is not None:
+            if current_name(output.result.name) == encoded.name:
+                return Emission(EventEmitted(encoded, None, 0, None, ()), encoded)
+            events.append(output.result)
+        had = ", ".join(event.name for event in events)
         raise StateEditError(
             f"run {run_id}: who takes a {encoded.name} is known to the workflow alone; the journal can only replace an "
             f"event by one of the same class (at this checkpoint: {had or 'none'}). Use flow.fork. Nothing was written"

@@ -57,7 +57,8 @@ def import_run(
             raise same_run(run_id, name)
         execute(sql.savepoint, {})
         try:
-            made = execute(sql.insert_run, values)
+            parent = execute(sql.run_by_uid, {"uid_": run.parent_uid}) if run.parent_uid is not None else []
+            made = execute(sql.insert_run, {**values, "parent": parent[0][0]} if parent else values)
             if not made:
                 return None
             key = int(made[0][0])

@@ -14,8 +14,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def at_moment(microseconds: int) -> datetime:
-    """Return a journaled time as an aware datetime."""
-    return EPOCH + timedelta(microseconds=microseconds)
+    """Return a journaled time as an aware datetime: the first or last that there is, for one beyond the calendar."""
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        # A wait of ten thousand years is nothing that hides all other runs.
+        return (datetime.max if microseconds > 0 else datetime.min).replace(tzinfo=UTC)
 
 
 def moment(microseconds: int | None) -> datetime | None:

@@ -32,7 +32,7 @@ from .delivery import messages_that_open
 from .deputies import deliver, deputy
 from .editing import edit_free
 from .folding import state_at
-from .forking import ForkRequest, emit_like, fork
+from .forking import ForkRequest, emit_like, fork, require_event
 from .info import (
     ArchiveInfo,
     ChildInfo,
@@ -362,7 +362,7 @@ class Journal:
         who takes another one is known to the workflow alone. A typed state is not checked. Raises as `Workflow.fork`.
         """
         row = await self._row(run_id)
-        emit = None if event is None else emit_like(self._codec.encode_event(event), run_id)
+        emit = None if event is None else emit_like(self._codec.encode_event(require_event(run_id, event)), run_id)
         new = made_run_id() if new_run_id is None else require_run_id(new_run_id)
         await fork(self._shared.store, row, self._codec, new, ForkRequest(at, set, patch, emit, drop_pending))
         return await self.run(new)

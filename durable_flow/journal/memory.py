@@ -107,9 +107,10 @@ class MemoryStore:
                 raise same_run(run_id, other.new.run_id)
         if run_id in self._keys:
             return None
+        parent = next((key for key, other in self._runs.items() if other.new.uid == run.parent_uid), None)
         made = MemoryRun(
-            next(self._next_run), run.new, run.created_at, run.status, run.epoch, None, run.wake_at, run.updated_at,
-            run.finished_at, line(run.error),
+            next(self._next_run), run.new._replace(parent=parent), run.created_at, run.status, run.epoch, None,
+            run.wake_at, run.updated_at, run.finished_at, line(run.error),
         )  # fmt: skip
         for page in pages():
             _check_text(tuple(page.records), f"run {run_id}")

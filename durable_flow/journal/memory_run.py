@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..records import (
@@ -146,8 +146,15 @@ class MemoryRun:
         # Only the unconsumed: an answer that the run took and did not accept leaves its question open.
         taken = {row.wait_id for row in self.messages.values()}
         named = self.waits.get(message.wait_id) if message.wait_id is not None else None
-        asked = (
-            Asked(wait.wait_id, wait.outcome, wait.wanted, wait.requirements is not None, wait.wait_id in taken)
-            for wait in (self.waits.values() if named is None else [named])
-        )
-        return answered_wait(message, self.new.run_id, asked)
+
+        def asked(waits: Iterable[WaitRow]) -> Iterator[Asked]:
+            for wait in waits:
+                yield Asked(
+                    wait.wait_id, wait.outcome, wait.wanted, wait.requirements is not None, wait.wait_id in taken
+                )
+
+        if named is not None:
+            return answered_wait(message, self.new.run_id, asked([named]))
+        still_open = asked(wait for wait in self.waits.values() if wait.outcome is None)
+        settled = asked(wait for wait in reversed(self.waits.values()) if wait.outcome is not None)
+        return answered_wait(message, self.new.run_id, still_open, settled)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jsonpatch
@@ -65,17 +65,25 @@ def edit_facts(
     """
     if values is None and patch is None:
         raise StateEditError(f"run {run_id}: nothing is changed; pass set= or patch=")
-    if type(by) is not str or not is_fit(by):
-        raise unfit(f"run {run_id}: by", str(by), path="by")
+    if type(by) is not str:
+        raise StateEditError(f"run {run_id}: by= says who edits as a text, not {by!r:.80}. Nothing was written")
+    if not is_fit(by):
+        raise unfit(f"run {run_id}: by", by, path="by")
+    if values is not None and not isinstance(values, Mapping):
+        raise StateEditError(
+            f"run {run_id}: set= takes a dict of values by context key, not {type(values).__name__}. Nothing was "
+            "written"
+        )
+    operations = None if patch is None else _operations(run_id, patch)
     changed: dict[str, Any] = {}
     for key, value in (values or {}).items():
         _require_key(run_id, key)
         changed[key] = value
     kept: dict[str, EncodedValue] = {}
     deleted: list[str] = []
-    if patch is not None:
+    if operations is not None:
         base = dict(context) | {key: codec.encode_value(value, key) for key, value in changed.items()}
-        before, after = json_form(base), _patched(run_id, json_form(base), patch)
+        before, after = json_form(base), _patched(run_id, json_form(base), operations)
         opaque = {_text(_json_of(value)): value for value in base.values() if value.codec != _JSON}
         deleted = [key for key in base if key not in after]
         for key, form in after.items():
@@ -97,19 +105,61 @@ def edit_facts(
     if validate is not None:
         changed = dict(validate({k: v for k, v in context.items() if k not in deleted}, changed))
     encoded = {key: codec.encode_value(value, key) for key, value in changed.items()} | kept
-    asked = None if patch is None else codec.encode_value([dict(operation) for operation in patch], "patch")
+    asked = None if operations is None else codec.encode_value(operations, "patch")
     facts: list[Fact] = [StateEdited(by, asked)]
     facts += [ContextSet(key, value, None, 0, 0) for key, value in encoded.items() if context.get(key) != value]
     facts += [ContextDeleted(key, None, 0, 0) for key in deleted if key in context]
     return facts
 
 
-def _patched(run_id: str, form: dict[str, Any], patch: Patch) -> dict[str, Any]:
+def _operations(run_id: str, patch: Patch) -> list[dict[str, Any]]:
+    """Return a patch as JSON has it, a copy of its own. Raises StateEditError for what is none."""
+    if isinstance(patch, str | bytes | Mapping) or not isinstance(patch, Iterable):
+        raise StateEditError(
+            f'run {run_id}: patch= takes a list of operations, as [{{"op": "add", "path": "/name", "value": "Ann"}}], '
+            f"not {type(patch).__name__}. Nothing was written"
+        )
+    operations = []
+    for operation in patch:
+        if not isinstance(operation, Mapping):
+            raise StateEditError(
+                f"run {run_id}: the patch holds {operation!r:.80}, which is no operation: each is an object with op, "
+                "path and value. Nothing was written"
+            )
+        operations.append(dict(operation))
     try:
-        after = jsonpatch.JsonPatch([dict(operation) for operation in patch]).apply(form)
+        text = _text(operations)
+        _require_json(operations)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StateEditError(
+            f"run {run_id}: a patch holds values as JSON has them, and this one does not: {error!s:.300}. Nothing was "
+            'written. Pass other values with set=, or in the form that journal.diff shows, as {"$tuple": [1, 2]}'
+        ) from error
+    copied: list[dict[str, Any]] = json.loads(text)
+    return copied
+
+
+def _require_json(form: Any) -> None:
+    """Raise TypeError for what JSON would make something else of."""
+    kind = type(form)
+    if kind is dict:
+        for key, value in form.items():
+            if type(key) is not str:
+                raise TypeError(f"the key {key!r:.80} is no text")
+            _require_json(value)
+    elif kind is list:
+        for value in form:
+            _require_json(value)
+    elif form is not None and kind not in (str, int, float, bool):
+        raise TypeError(f"{form!r:.80} is a {kind.__name__}")
+
+
+def _patched(run_id: str, form: dict[str, Any], operations: list[dict[str, Any]]) -> dict[str, Any]:
+    try:
+        after = jsonpatch.JsonPatch(operations).apply(form)
     except (
         jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, LookupError, TypeError, ValueError,
-        AttributeError,
+        AttributeError, RecursionError,
     ) as error:  # fmt: skip
         said = f"{type(error).__name__}: {error}"[:300]
         raise StateEditError(

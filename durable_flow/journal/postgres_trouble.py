@@ -6,6 +6,7 @@ import enum
 
 import asyncpg
 
+from ..errors import SerializationError
 from .text import line
 
 
@@ -60,6 +61,8 @@ def trouble(exc: BaseException) -> Trouble:
 
 
 def _meaning(error: BaseException) -> Trouble:
+    if isinstance(error, SerializationError):
+        return Trouble.DATA  # no row could be made of it, so nothing was sent
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
         # The driver could not make a message of it, and has sent nothing.
         return Trouble.LASTING if isinstance(error, asyncpg.exceptions.ClientConfigurationError) else Trouble.DATA

@@ -170,7 +170,10 @@ class StreamRow(NamedTuple):
 
 
 class ImportedRun(NamedTuple):
-    """What the row of a run from another journal says; times in microseconds. Nobody owns it."""
+    """What the row of a run from another journal says; times in microseconds. Nobody owns it.
+
+    `parent_uid` is the uid of the run that it was forked from: its parent here, if this journal has that run too.
+    """
 
     new: NewRun
     status: str
@@ -180,6 +183,7 @@ class ImportedRun(NamedTuple):
     updated_at: int
     finished_at: int | None
     error: str | None
+    parent_uid: str | None = None
 
 
 class ImportedPage(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import records
-from ..errors import DeserializationError
+from ..errors import DeserializationError, SerializationError
 from ..serializers.base import MAX_PAYLOAD_BYTES
 from ..serializers.compression import COMPRESSED_ABOVE, SNAPSHOT_KIND, Compression
 
@@ -64,6 +64,32 @@ def require_seal(seal: Seal | None) -> Seal | None:
 _METHODS = ("seal", "open")
 
 
+def closed_by(seal: Seal, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
+    """Return data sealed by a seal, which may be of the user's making. Raises SerializationError if it gives no bytes.
+
+    What else it raises, as one that cannot reach its keys, is the writer's to deal with.
+    """
+    sealed: Any = seal.seal(data, uid=uid, seq=seq, kind=kind)
+    if type(sealed) is not bytes:
+        raise SerializationError(
+            f"seq {seq} ({kind}): the seal {seal.id!r} returned {type(sealed).__name__}; seal returns bytes"
+        )
+    return sealed
+
+
+def opened_by(seal: Seal, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
+    """Return data that a seal has opened. It raises DeserializationError and nothing else."""
+    try:
+        opened: Any = seal.open(data, uid=uid, seq=seq, kind=kind)
+    except DeserializationError:
+        raise
+    except Exception as error:
+        raise DeserializationError(f"the seal {seal.id!r} failed: {type(error).__name__}: {error}") from error
+    if type(opened) is not bytes:
+        raise DeserializationError(f"the seal {seal.id!r} returned {type(opened).__name__}; open returns bytes")
+    return opened
+
+
 class Seals:
     """The compression and the seal of a journal as one; large payloads are compressed before they are sealed.
 
@@ -86,7 +112,7 @@ class Seals:
         ids: list[str] = []
         for seal in self._chain:
             # An outer seal is told of the inner ones, so that the column with the ids cannot be changed either.
-            sealed = seal.seal(data, uid=uid, seq=seq, kind="+".join((kind, *ids)))
+            sealed = closed_by(seal, data, uid=uid, seq=seq, kind="+".join((kind, *ids)))
             if sealed is not data:
                 data = sealed
                 ids.append(seal.id)
@@ -118,7 +144,7 @@ class Seals:
                     "Open the journal with the seal that wrote it: Journal(url, seal=...)"
                 )
             try:
-                data = seal.open(data, uid=uid, seq=seq, kind="+".join((kind, *names[:at])))
+                data = opened_by(seal, data, uid=uid, seq=seq, kind="+".join((kind, *names[:at])))
             except DeserializationError as error:
                 raise DeserializationError(f"{place}: the payload cannot be opened: {error}") from error
         return data
@@ -127,7 +153,7 @@ class Seals:
         """Return a text as it is stored: encrypted, where a seal encrypts."""
         if text is None or not self.encrypts or self._seal is None:
             return text
-        sealed = self._seal.seal(text.encode(), uid=uid, seq=seq, kind=kind)
+        sealed = closed_by(self._seal, text.encode(), uid=uid, seq=seq, kind=kind)
         return f"sealed:{self._seal.id}:{base64.b64encode(sealed).decode()}"
 
     def open_text(self, text: str | None, *, run_id: str, uid: str, seq: int, kind: str) -> str | None:
@@ -146,7 +172,12 @@ class Seals:
             ) from error
         opened = self.open(data, sealed[1], run_id=run_id, uid=uid, seq=seq, kind=kind)
         assert opened is not None
-        return opened.decode()
+        try:
+            return opened.decode()
+        except UnicodeDecodeError as error:  # of a seal that does not notice a change
+            raise DeserializationError(
+                f"run {run_id}, seq {seq} ({kind}): the sealed text was changed ({error})"
+            ) from error
 
     def open_data(self, data: str | None, *, run_id: str, uid: str, seq: int, kind: str) -> str | None:
         """Return the `data` of a journal's row of this kind. Raises DeserializationError as `open` does."""

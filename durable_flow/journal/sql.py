@@ -269,7 +269,8 @@ _waits_of_run = (
     )
     .where(waits.c.run == _run)
 )
-waits_of_run = Statement(_waits_of_run.order_by(waits.c.seq))
+open_waits_of_run = Statement(_waits_of_run.where(waits.c.outcome.is_(None)).order_by(waits.c.seq))
+settled_waits_of_run = Statement(_waits_of_run.where(waits.c.outcome.is_not(None)).order_by(waits.c.seq.desc()))
 wait_of_run = Statement(_waits_of_run.where(waits.c.wait_id == bindparam("wait_id_")))
 
 # Snapshots.

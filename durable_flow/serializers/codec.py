@@ -14,6 +14,7 @@ from ..errors import DeserializationError, PayloadTooLargeError, SerializationEr
 from ..events import Event, UnknownEvent, find_event_class
 from ..records import EncodedEvent, EncodedValue
 from .base import MAX_PAYLOAD_BYTES, Serializer, require_key
+from .guarded import reader_of, writer_of
 
 _IMMUTABLE = frozenset(
     {str, int, float, bool, type(None), bytes, complex, date, datetime, time, timedelta, UUID, Decimal}
@@ -41,10 +42,10 @@ class Codec:
         self.serializer = serializer
         self.max_payload_bytes = max_payload_bytes
         self._codec = serializer.codec
-        self._serialize = serializer.serialize
-        self._deserialize = serializer.deserialize
-        self._readers: dict[str, Callable[[bytes], Any]] = {reader.codec: reader.deserialize for reader in readers}
-        self._readers[serializer.codec] = serializer.deserialize
+        self._serialize = writer_of(serializer)
+        self._deserialize = reader_of(serializer)
+        self._readers: dict[str, Callable[[bytes], Any]] = {reader.codec: reader_of(reader) for reader in readers}
+        self._readers[serializer.codec] = self._deserialize
         self._per_class = per_class
 
     def encode_event(self, event: Event) -> EncodedEvent:
@@ -54,7 +55,7 @@ class Codec:
             return self._encode_unknown(event)
         if cls.event_serializer is not None and self._per_class:
             own: Serializer = require_key(cls.event_serializer)
-            codec, data = own.codec, own.serialize(event)
+            codec, data = own.codec, writer_of(own)(event)
         else:
             codec, data = self._codec, self._serialize(event)
         if len(data) > self.max_payload_bytes:
@@ -134,7 +135,7 @@ class Codec:
         """Return how the class of an event reads this codec, if it has a serializer of its own for it."""
         cls = find_event_class(event) if self._per_class else None
         own = cls.event_serializer if cls is not None else None
-        return require_key(own).deserialize if own is not None and own.codec == codec else None
+        return reader_of(require_key(own)) if own is not None and own.codec == codec else None
 
     def _too_large(self, path: str, data: bytes) -> PayloadTooLargeError:
         return PayloadTooLargeError(

@@ -12,8 +12,9 @@ COMPRESSED_ABOVE = 64 * 1024
 
 SNAPSHOT_KIND = "snapshot"
 
-# A snapshot holds every value of a run, and each of them may have as many bytes as a payload.
-_SNAPSHOT_TIMES = 16
+# These hold every value of a run, and each of them may have as many bytes as a payload.
+_STATE_KINDS = frozenset({SNAPSHOT_KIND, "StateImported"})
+_STATE_TIMES = 16
 # The fastest level: JSON shrinks to a quarter at 150 MB/s, by the slower ones hardly further.
 _LEVEL = 1
 # What does not shrink here to this part, as pictures do, is not worth the time of those who write and read it.
@@ -21,8 +22,13 @@ _PROBE = 16 * 1024
 _WORTH = 0.9
 
 
+def limit_of(kind: str, max_payload_bytes: int) -> int:
+    """Return how many bytes the payload of a row of this kind may have: those of a run's state 16 times as many."""
+    return max_payload_bytes * _STATE_TIMES if kind in _STATE_KINDS else max_payload_bytes
+
+
 class Compression:
-    """The seal of large payloads, by zlib. What it opens has at most `max_payload_bytes`, a snapshot 16 times that."""
+    """The seal of large payloads, by zlib. What it opens has at most `max_payload_bytes`, a state 16 times that."""
 
     id = "zlib"
 
@@ -31,7 +37,7 @@ class Compression:
 
     def seal(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
         """Return large data compressed, the same object where that is not worth it."""
-        if not COMPRESSED_ABOVE < len(data) <= self._limit_of(kind):
+        if not COMPRESSED_ABOVE < len(data) <= limit_of(kind, self._limit):
             return data
         if len(zlib.compress(data[:_PROBE], _LEVEL)) > _PROBE * _WORTH:
             return data
@@ -40,7 +46,7 @@ class Compression:
 
     def open(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
         """Return the data. Raises DeserializationError for what zlib did not write, and before it grows too large."""
-        limit = self._limit_of(kind)
+        limit = limit_of(kind, self._limit)
         unpacker = zlib.decompressobj()
         try:
             opened = unpacker.decompress(data, limit + 1)
@@ -54,6 +60,3 @@ class Compression:
         if not unpacker.eof or unpacker.unused_data:
             raise DeserializationError(f"its {len(data):,} compressed bytes were cut short or added to")
         return opened
-
-    def _limit_of(self, kind: str) -> int:
-        return self._limit * _SNAPSHOT_TIMES if kind == SNAPSHOT_KIND else self._limit

@@ -58,25 +58,35 @@ def _text(value: Any) -> bytes | None:
         import jsonpickle
 
         text = jsonpickle.encode(value, keys=True)
-        return text.encode() if _image(jsonpickle.decode(text, **_OPTIONS)) == _image(value) else None
+        return text.encode() if _image(_decoded(text)) == _image(value) else None
     except Exception:  # it is not installed, or some class does not play along
         return None
 
 
 def _value(text: bytes) -> Any:
     try:
-        import jsonpickle
+        import jsonpickle  # noqa: F401  # asked for here, because what it builds may lack something as well
     except ImportError as error:
         raise DeserializationError(
             f"{len(text)} bytes of stored data were written by the package jsonpickle. Install it: "
             "pip install 'durable-flow[jsonpickle]'"
         ) from error
     try:
-        return jsonpickle.decode(text.decode(), **_OPTIONS)
+        return _decoded(text.decode())
     except Exception as error:
         raise DeserializationError(
             f"{len(text)} bytes of stored jsonpickle cannot be read: {type(error).__name__}: {error}"
         ) from error
+
+
+def _decoded(text: str) -> Any:
+    """Return what a text of jsonpickle stands for. Raises many kinds, all of them derived from Exception."""
+    import jsonpickle
+
+    try:
+        return jsonpickle.decode(text, **_OPTIONS)
+    except jsonpickle.errors.ClassNotFoundError as error:  # a BaseException
+        raise LookupError(str(error)) from error
 
 
 _OPTIONS: dict[str, Any] = {"keys": True, "on_missing": "error"}

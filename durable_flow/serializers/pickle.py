@@ -29,8 +29,15 @@ class Signature:
     """Signs data with a key (HMAC-SHA256), and tells data that it has not signed; without a key it does neither."""
 
     def __init__(self, key: Key):
-        keys: Sequence[bytes | str] = (key,) if isinstance(key, (bytes, str)) else key if key is not None else ()
-        if key is not None and not (keys and all(keys)):
+        keys: Sequence[bytes | str] = (key,) if not isinstance(key, (list, tuple)) else key
+        if key is None:
+            keys = ()
+        elif not all(isinstance(one, (bytes, str)) for one in keys):
+            raise SerializationError(
+                "the secret key is bytes or text, or a list of such keys, not "
+                f"{', '.join(sorted({type(one).__name__ for one in keys}))}"
+            )
+        elif not (keys and all(keys)):
             raise SerializationError("the secret key is empty; pass one, or None for what a key is not needed for")
         if not keys and (found := os.environ.get(KEY_VARIABLE)):
             keys = (found,)

@@ -59,7 +59,7 @@ def plan_for(cls: type) -> Plan | EnumPlan | None:
         return ModelPlan(cls)
     if issubclass(cls, Enum):
         return EnumPlan(cls)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+    if issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_field_defaults"):
         return NamedTuplePlan(cls)
     if dataclasses.is_dataclass(cls):
         _refuse_builtin_base(cls)
@@ -90,7 +90,8 @@ class ModelPlan:
             and not (excluded or self.private or self._other_slots)
             and not any(name[:1] == "$" for name in self.fields)
         )
-        self._left_out = excluded | _cached_properties(cls)
+        # A class that says of which type its extra data are keeps them among its attributes.
+        self._left_out = excluded | _cached_properties(cls) | {"__pydantic_extra__"}
         for name in excluded:
             if self.fields[name].is_required():
                 raise Refusal(

@@ -28,8 +28,13 @@ class Refusal(Exception):
         parts = self._parts[::-1]
         if len(parts) > _LONGEST_PATH:
             parts = [*parts[:_LONGEST_PATH], "..."]
-        path = root + "".join(parts)
-        return SerializationError(f"{path}: {self.reason}", path=path)
+        path = _printable(root + "".join(parts))
+        return SerializationError(f"{path}: {_printable(self.reason)}", path=path)
+
+
+def _printable(text: str) -> str:
+    """Return text that can be printed and logged: half of a surrogate pair, as in a name, is written as an escape."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def item_of(key: Any) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -181,6 +182,22 @@ async def test_one_that_does_not_fit_is_ignored_with_a_warning(
     assert (found.snapshot, found.state) == (0, fold(await store.read(run.run)))
     [warning] = caplog.records
     assert (warning.__dict__["action"], warning.__dict__["run_id"]) == ("snapshot_ignored", "run-1")
+
+
+@pytest.mark.parametrize("payload", ["text", 5])
+async def test_one_whose_column_holds_something_else_is_ignored(
+    store: JournalStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, payload: Any
+) -> None:
+    """SQLite keeps whatever plain SQL puts there."""
+    run = await written(store, 9)
+    row = (await snapshot_of(run, 6))._replace(payload=payload)
+
+    async def snapshot(*_: object) -> SnapshotRow:
+        return row
+
+    monkeypatch.setattr(store, "snapshot", snapshot)
+    assert (await folded(store, run.run)).state == fold(await store.read(run.run))
+    assert [record.__dict__["action"] for record in caplog.records] == ["snapshot_ignored"]
 
 
 async def test_one_beyond_the_head_or_within_a_group_is_ignored(

@@ -325,20 +325,39 @@ async def test_an_answer_with_a_wait_id_goes_to_that_wait(store: JournalStore) -
     assert await bound(store, run) == [("answer", "w2"), ("answer", "w1"), ("answer", "w3")]
 
 
-async def test_answering_one_of_many_questions_reads_that_one(
-    store: JournalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[Asked] = []
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """The waits that a message is compared with."""
+    found: list[Asked] = []
 
     def asked(*fields: Any) -> Asked:
-        read.append(Asked(*fields))
-        return read[-1]
+        found.append(Asked(*fields))
+        return found[-1]
 
-    run = await owned(store, "run-1", *(asks(f"w{n}") for n in range(20)))
     for module in (calls, memory_run):
         monkeypatch.setattr(module, "Asked", asked)
+    return found
+
+
+async def test_answering_one_of_many_questions_reads_that_one(store: JournalStore, read: list[Asked]) -> None:
+    run = await owned(store, "run-1", *(asks(f"w{n}") for n in range(20)))
     await store.send(run.run, answer(wait_id="w10"))
     assert [wait.wait_id for wait in read] == ["w10"]
+
+
+async def test_a_message_is_compared_with_what_is_open_however_much_was_asked_before(
+    store: JournalStore, read: list[Asked]
+) -> None:
+    run = await owned(store, "run-1", *(asks(f"w{n}") for n in range(20)), asks("open"))
+    await run.append(*(WaitAnswered(f"w{n}") for n in range(20)))
+    await store.send(run.run, answer())
+    assert [wait.wait_id for wait in read] == ["open"]
+    # A late one is compared with the newest question of its type.
+    await run.append(WaitAnswered("open"))
+    read.clear()
+    with pytest.raises(AlreadyAnsweredError):
+        await store.send(run.run, answer()._replace(human=True))
+    assert [wait.wait_id for wait in read] == ["open"]
 
 
 async def test_a_question_that_is_not_open_cannot_be_answered(store: JournalStore) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+from typing import Any
 
 from durable_flow import Context, Event, Journal, RunNotFoundError, StartEvent, StopEvent, Workflow, step
 from durable_flow.records import StateEdited
@@ -18,6 +19,7 @@ from durable_flow.records import StateEdited
 from .kills import Commits
 
 RUNS = 24
+EDIT: dict[str, Any] = {"go": 1, "on": 2, "bought": []}
 
 
 class ForkedPart(Event):
@@ -62,15 +64,31 @@ async def fork(flow: Forked, journal: Journal, run_id: str) -> None:
         await journal.run(fork_id)
         handler = await flow.resume(fork_id)
     except RunNotFoundError:
-        handler = await flow.fork(run_id, new_run_id=fork_id, set={"go": 1, "on": 2, "bought": []})
+        handler = await flow.fork(run_id, new_run_id=fork_id, set=EDIT)
     print(json.dumps(await handler), flush=True)
 
 
-async def edit(flow: Forked, journal: Journal, run_id: str) -> None:
+async def fork_by_journal(flow: Forked, journal: Journal, run_id: str) -> None:
+    fork_id = f"fork-of-{run_id}"
+    try:
+        await journal.run(fork_id)
+    except RunNotFoundError:
+        await journal.fork(run_id, new_run_id=fork_id, set=EDIT)
+    print(json.dumps(await (await flow.resume(fork_id))), flush=True)
+
+
+async def edit(flow: Forked, journal: Journal, run_id: str, by: Forked | Journal | None = None) -> None:
     if not any(isinstance(record.fact, StateEdited) for record in await journal.history(run_id)):
-        await flow.edit(run_id, set={"go": 1, "on": 2, "bought": []}, by="kim")
+        await (by or flow).edit(run_id, set=EDIT, by="kim")
     failed = (await journal.run(run_id)).status == "failed"
     print(json.dumps(await (await (flow.retry if failed else flow.resume)(run_id))), flush=True)
+
+
+async def edit_by_journal(flow: Forked, journal: Journal, run_id: str) -> None:
+    await edit(flow, journal, run_id, journal)
+
+
+DOES = {"fork": fork, "edit": edit, "journal.fork": fork_by_journal, "journal.edit": edit_by_journal}
 
 
 async def main(what: str) -> None:
@@ -82,7 +100,7 @@ async def main(what: str) -> None:
         if "FORKED_KILL" in os.environ:
             number, point = os.environ["FORKED_KILL"].split(" ", 1)
             Commits().kill_at(int(number), point)
-        await {"fork": fork, "edit": edit}[what](flow, journal, os.environ["FORKED_RUN"])
+        await DOES[what](flow, journal, os.environ["FORKED_RUN"])
 
 
 if __name__ == "__main__":

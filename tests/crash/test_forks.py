@@ -23,13 +23,13 @@ def all_of(books: Books, run_id: str) -> list[Row]:
     return [row for row in books.rows if row.run_id == run_id]
 
 
-@pytest.mark.parametrize("what", ["fork", "edit"])
+@pytest.mark.parametrize("what", ["fork", "edit", "journal.fork", "journal.edit"])
 def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home: Home, forks: ForkServer, what: str):
     assert home.fork_to_end(forks, "crash.forked", "prepare")[0] == 0
-    kills = 0
+    kills, is_fork = 0, what.endswith("fork")
     for number in range(1, min(RUNS, place.kills or RUNS)):
         run = f"run-{number}"
-        made = f"fork-of-{run}" if what == "fork" else run
+        made = f"fork-of-{run}" if is_fork else run
         kill = f"{number} {POINTS[number % len(POINTS)]}"
         parent = all_of(Books(home.database), run)
         code, _, errors = home.fork_to_end(forks, "crash.forked", what, FORKED_RUN=run, FORKED_KILL=kill)
@@ -42,7 +42,7 @@ def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home:
         first = edits[0].seq + 1 if edits else 0
         behind = [row for row in books.of(made, "ContextSet") if first <= row.seq < first + len(EDITED)]
         assert {row.name for row in behind} == (EDITED if edits else set())
-        assert (made in books.runs) == (what == "edit" or bool(edits))
+        assert (made in books.runs) == (not is_fork or bool(edits))
         after, output, errors = home.fork_to_end(forks, "crash.forked", what, FORKED_RUN=run)
         assert (after, errors) == (0, "")
         assert json.loads(output) == RESULT
@@ -50,13 +50,13 @@ def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home:
         assert books.runs[made][0] == "completed"
         assert len(books.of(made, "StateEdited")) == 1
         assert len(books.of(made, "RunResumed")) == 1
-        if what == "fork":
+        if is_fork:
             assert all_of(books, run) == parent
             assert len(books.of(made, "StateImported")) == 1
         notes = Counter((home.folder / "notes.txt").read_text().splitlines())
         assert notes[f"{run} begin"] == 1
-        assert notes[f"{made} begin"] == (0 if what == "fork" else 1)
-        assert notes[f"{made} charge 1"] == (0 if what == "fork" else 1)
+        assert notes[f"{made} begin"] == (0 if is_fork else 1)
+        assert notes[f"{made} charge 1"] == (0 if is_fork else 1)
         assert notes[f"{made} charge 2"] in (1, 2)  # one that was under way is made again
         if code == 0:
             break

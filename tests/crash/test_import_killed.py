@@ -1,4 +1,7 @@
-"""Killed at any point of an import, a journal has the whole run or nothing of it, and the same import works then."""
+"""Killed at any point of an import, a journal has the whole run or nothing of it, and the same import works then.
+
+Killed at any point of an export, a file has the whole archive or what it had before.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from durable_flow import Context, Journal, RunConflictError, StartEvent, StopEve
 from durable_flow.journal.archives import _PAGE
 from durable_flow.records import Record
 
+from .exporting import COMPLETE, LINE, NAMED
 from .importing import PAGE
 from .kills import AFTER_ACKNOWLEDGEMENT, AFTER_COMMIT, BEFORE_COMMIT, IN_COMMIT
 from .processes import Home
 
+EXPORT = [sys.executable, "-m", "crash.exporting"]
 IMPORT = [sys.executable, "-m", "crash.importing"]
 TABLES = ("runs", "journal", "stream", "waits", "messages")
 
@@ -76,3 +81,32 @@ async def test_killed_there_all_of_the_run_is_there_or_nothing(
         assert await journal.history("long") == records
         assert len([item async for item in journal.stream("long")]) == _PAGE
         assert await (await Long(journal=journal).resume("long")) == "done"
+
+
+@pytest.mark.parametrize(("when", "number"), [(LINE, 0), (LINE, 1), (LINE, 500), (COMPLETE, 0), (NAMED, 0)])
+@pytest.mark.parametrize("name", ["long.jsonl", "long.jsonl.gz"])
+async def test_killed_there_a_file_has_the_whole_archive_or_what_it_had(
+    home: Home, archive: tuple[Path, list[Record]], tmp_path: Path, when: str, number: int, name: str
+) -> None:
+    path, records = archive
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    file = folder / name
+    file.write_text("what stood there before")
+    async with Journal(home.database.url) as journal:
+        await journal.import_(path)
+    code, _, errors = await asyncio.to_thread(home.run_to_end, [*EXPORT, str(file), when, str(number)])
+    assert code == -signal.SIGKILL, errors
+
+    if when == NAMED:
+        assert [each.name for each in folder.iterdir()] == [name]
+    else:
+        assert file.read_text() == "what stood there before"
+        (left,) = (each for each in folder.iterdir() if each != file)
+        assert (left.name[:1], left.suffix) == (".", ".part")
+        async with Journal(home.database.url) as journal:
+            assert await journal.history("long") == records
+            await journal.export("long", file)
+    async with Journal("memory://") as other:
+        await other.import_(file)
+        assert await other.history("long") == records

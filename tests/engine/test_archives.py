@@ -397,6 +397,13 @@ async def test_files_for_text_folders_and_pipes_are_refused(memory: Journal, tmp
             await other.import_(tmp_path)
         with pytest.raises(ArchiveError, match="no regular file"):
             await other.import_(tmp_path / "pipe")
+        # Nor is what stands there replaced: as root an export to /dev/null would make a file of it.
+        (tmp_path / "link").symlink_to("pipe")
+        for name in ("pipe", "link"):
+            with pytest.raises(ArchiveError, match="no regular file"):
+                await memory.export("lamp", tmp_path / name)
+            assert (tmp_path / name).is_fifo()
+        assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
         with pytest.raises(FileNotFoundError):
             await other.import_(tmp_path / "nothing")
         assert await other.runs() == []
@@ -437,6 +444,44 @@ async def test_a_payload_larger_than_the_journal_takes_is_refused(new_journal: C
     async with Journal("memory://") as source, new_journal(max_payload_bytes=100) as target:
         await Shop(journal=source).run(start_event=Order(item="lamp" * 100), run_id="lamp")
         await refused(target, await archive_of(source, "lamp"), "max_payload_bytes = 100")
+
+
+async def test_a_fork_is_one_of_its_parent_where_both_are(pair: Pair) -> None:
+    source, target = pair
+    await finished(source)
+    await source.fork("lamp", 2, new_run_id="copy")
+    await passed(source, target, "lamp", "moved")
+    await passed(source, target, "copy")
+    assert (await target.run("copy")).forked_from == "moved/2"
+    assert [fork.run_id for fork in await target.forks("moved")] == ["copy"]
+    async with Journal("memory://") as other:
+        await passed(source, other, "copy")
+        assert (await other.run("copy")).forked_from is None
+
+
+class Hoarder(Workflow):
+    """Has more in its context than one payload may hold."""
+
+    @step
+    async def hoard(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        for key in "abcde":
+            await ctx.store.set(key, key * 800)
+        await ctx.checkpoint("full")
+        return StopEvent(result="done")
+
+
+async def test_a_state_is_forked_and_moved_whose_values_are_each_small_enough(
+    new_journal: Callable[..., Journal],
+) -> None:
+    async with new_journal(max_payload_bytes=1000) as journal, Journal("memory://", max_payload_bytes=1000) as other:
+        await Hoarder(journal=journal).run(run_id="r")
+        await journal.fork("r", "full", new_run_id="f")
+        assert len((await journal.state("f")).context) == 5
+        archive = await archive_of(journal, "f")
+        async with Journal("memory://", max_payload_bytes=801) as small:
+            await refused(small, archive, "802 bytes, more than max_payload_bytes = 801")
+        await other.import_(io.BytesIO(archive))
+        assert await (await Hoarder(journal=other).resume("f")) == "done"
 
 
 async def test_compression_is_undone_up_to_a_hundredfold(memory: Journal) -> None:
@@ -526,6 +571,10 @@ DEEP = "[" * 50_000 + "]" * 50_000
         (set_in(0, records=1), "count"),
         (set_in(0, created_at=-1), "out of range"),
         (set_in(0, created_at=1.5), "created_at"),
+        (set_in(0, created_at=1 << 62), "out of range"),
+        (set_in(0, shape="NUL \0"), "the manifest has the text 'NUL .* NUL"),
+        (set_in(0, durable_flow="\ud800"), "half a surrogate pair"),
+        (set_in(2, at=1), "time is before"),
         (set_in(0, seal="aes"), "seal 'aes', and none is configured"),
         (set_in(1, link="/etc/passwd"), "not known: link"),
         (set_in(1, record=2), "record 2 where record 1"),
@@ -542,6 +591,10 @@ DEEP = "[" * 50_000 + "]" * 50_000
         (set_in(2, name=None), "name"),
         (set_in(-1, messages=1), "count"),
         (set_in(-1, end=False), "footer"),
+        (set_in(3, name="NUL \0"), "NUL"),
+        (set_in(3, v=32_768), "'v' out of range"),
+        (record("StepCompleted", data='{"attempt":' + "9" * 30 + "}"), "number out of range"),
+        (record("RunStarted", data='{"uid":"\\u0000","shape":""}'), "RunStarted has the text .* NUL"),
         (record("StepCompleted", step="nobody"), "do not fold"),
         (record("StepCompleted", data='{"attempt":"one"}'), "wrong type"),
         (record("StepCompleted", task=None, step=None), "wrong type"),
@@ -585,10 +638,36 @@ async def test_messages_from_an_archive_are_as_restricted_as_others(memory: Jour
         await refused(other, with_messages({**letter, "kind": "run"}), "kind 'run'")
         one, two = ({**letter, "message": name, "kind": "answer", "wait_id": "w"} for name in "ab")
         await refused(other, with_messages(one, two), "two messages answer")
+        for field in ("message", "wait_id", "step", "name"):
+            await refused(other, with_messages({**letter, field: "half \ud800"}), "a message has the text 'half ")
+        await refused(other, with_messages({"message": "m", "kind": "cancel", "reason": "\0"}), "NUL")
+        await refused(other, with_messages({**letter, "v": 32_768}), "'v' out of range")
         await other.import_(io.BytesIO(with_messages(letter)))
     ended = forged(await finished(memory), lambda contents: contents.insert(-1, letter))
     async with Journal("memory://") as other:
         await refused(other, ended, "a run that has ended")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"context": [["NUL \0", ["json", "1"]]]}, "the state that the run goes on from has the text 'NUL "),
+        ({"position": 1 << 62}, "the state that the run goes on from has a number out of range"),
+    ],
+)
+async def test_the_state_that_a_fork_begins_with_is_looked_at_too(
+    memory: Journal, change: dict[str, Any], match: str
+) -> None:
+    await finished(memory)
+    await memory.fork("lamp", 2, new_run_id="copy")
+    archive = await archive_of(memory, "copy")
+
+    def changed(contents: list[dict[str, Any]]) -> None:
+        (imported,) = (content for content in contents if content.get("kind") == "StateImported")
+        imported["payload"] = json.dumps({**json.loads(imported["payload"]), **change})
+
+    async with Journal("memory://") as other:
+        await refused(other, forged(archive, changed), match)
 
 
 # -- Code and keys -----------------------------------------------------------------------------------------------------

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from durable_flow import Journal
+from durable_flow import Context, Event, Journal, StartEvent, StopEvent, Workflow, step
 from durable_flow.cli import main
 
 from .test_checkpoints import Sums
+
+
+class CommandPart(Event):
+    pass
 
 
 @pytest.fixture
@@ -55,6 +62,46 @@ def test_blame_tells_who_changed_a_key(run: str, capsys: pytest.CaptureFixture[s
     assert [(row[0], *row[3:]) for row in rows] == [("3", "add", "-", "2"), ("9", "double", "2", "4")]
 
 
+class Long(Workflow):
+    @step
+    async def first(self, ctx: Context, ev: StartEvent) -> list[CommandPart]:
+        ctx.data["text"] = "old " * 100
+        return [CommandPart() for _ in range(30)]
+
+    @step
+    async def second(self, ctx: Context, parts: list[CommandPart]) -> StopEvent:
+        ctx.data["text"] = "new " * 100
+        return StopEvent()
+
+
+def test_long_values_and_many_events_leave_room_for_what_stands_beside_them(
+    url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with Journal(url) as journal:
+            await Long(journal=journal).run(run_id="long")
+
+    asyncio.run(work())
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["blame", "long", "text", "--url", url]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "'old " in last
+    assert "'new " in last
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["checkpoints", "long", "--url", url]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[3].split()[-3:] == ["30", "CommandPart", "text"]
+
+
+def test_a_reader_that_has_enough_is_no_error(run: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "durable_flow.cli", "checkpoints", "r", "--url", run]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_fork_is_made_and_goes_on_when_it_is_taken_up(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fork", "r", "r/6", "--new-run-id", "f", "--set", 'seen=["new"]', "--url", run]) == 0
     assert capsys.readouterr().out.startswith("f is a fork of r/6, and running.")
@@ -72,6 +119,7 @@ def test_a_fork_is_made_and_goes_on_when_it_is_taken_up(run: str, capsys: pytest
         (["checkpoints", "nobody"], "there is no run nobody"),
         (["diff", "r", "7"], ""),
         (["diff", "r", "99"], "its records are 1 to 14"),
+        (["diff", "r", "9" * 5000], "has no checkpoint named '999"),
         (["fork", "r", "4"], "lies within the group"),
         (["fork", "r", "6", "--set", "n"], "it is KEY=JSON"),
         (["fork", "r", "6", "--set", "n=x"], "it is KEY=JSON"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from durable_flow import (
     Context,
@@ -186,6 +186,7 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "what cannot be encoded": ({"set": {"n": object()}}, SerializationError, "^n: "),
     "a key that is no text": ({"set": {None: 1}}, SerializationError, "no context key"),
+    "by nobody": ({"set": {"n": 1}, "by": None}, StateEditError, "by= says who edits as a text, not None"),
     "by with a NUL": ({"set": {"n": 1}, "by": "a\0"}, SerializationError, "NUL"),
 }  # fmt: skip
 
@@ -222,6 +223,40 @@ async def test_a_typed_state_is_checked_by_the_workflow(journal: Journal) -> Non
     assert await journal.history("r") == before
     await flow.edit("r", set={"count": 1})
     assert await (await flow.retry("r")) == 1
+
+
+class Range(BaseModel):
+    low: int = 0
+    high: int = 10
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("upside down")
+        return self
+
+
+class Ranges(Workflow):
+    def __init__(self, **kwargs: Any):
+        super().__init__(workflow_name="Ranges", **kwargs)
+
+    @step
+    async def only(self, ctx: Context[Range], ev: StartEvent) -> StopEvent:
+        low, high = await ctx.store.get("low"), await ctx.store.get("high")
+        if high == 10:
+            raise ValueError("as ever")
+        return StopEvent(result=(low, high))
+
+
+@pytest.mark.parametrize("values", [{"low": 20, "high": "30"}, {"high": 30, "low": 20}])
+async def test_values_that_fit_together_are_taken_in_any_order(memory: Journal, values: dict[str, Any]) -> None:
+    flow = Ranges(journal=memory)
+    with pytest.raises(ValueError, match="as ever"):
+        await flow.run(run_id="r")
+    with pytest.raises(StateEditError, match=r"does not take low = 40: low: .*upside down"):
+        await flow.edit("r", set={"low": 40, "high": 30})
+    await flow.edit("r", set=values)
+    assert await (await flow.retry("r")) == (20, 30)
 
 
 async def test_unknown_runs_and_those_of_other_workflows_are_refused(journal: Journal) -> None:

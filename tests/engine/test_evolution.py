@@ -12,7 +12,9 @@ from pydantic import BaseModel
 
 import durable_flow.events
 from durable_flow import (
+    ConstantDelayRetryPolicy,
     Context,
+    DeserializationError,
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
@@ -372,6 +374,105 @@ async def test_an_event_whose_class_is_gone_is_shown_raw_everywhere_and_parks_th
     handler = await flow(journal).resume("r")
     handler.ctx.send_event(Answer())
     assert await handler == "done"
+
+
+async def test_a_failed_run_that_is_retried_with_other_code_says_what_has_changed(
+    new_journal: NewJournal, journal: Journal, log: Log
+) -> None:
+    """The code was mended because the run had failed."""
+
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent:
+            raise ValueError("not yet")
+
+    async def earlier() -> None:
+        async with new_journal() as before:
+            with pytest.raises(ValueError, match="not yet"):
+                await Flow(journal=before, workflow_name="Evolving").run(run_id="r")
+
+    class Mended(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Done:
+            return Done(number=3)
+
+        @step
+        async def end(self, ev: Done) -> StopEvent:
+            return StopEvent(result=ev.number)
+
+    await in_another_loop(earlier)
+    assert await (await Mended(journal=journal, workflow_name="Evolving").retry("r")) == 3
+    (said,) = log.of("shape_changed")
+    assert "step 'end' is new" in said.getMessage()
+
+
+class Customer(BaseModel):
+    stored_version: ClassVar[int] = 1
+    name: str
+
+
+async def test_a_value_that_todays_code_cannot_read_is_named_and_stays(
+    new_journal: NewJournal, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that cannot read it fails; what it does about that finds the value still there."""
+
+    def flow(journal: Journal, hold: bool) -> Workflow:
+        class Flow(Workflow):
+            @step
+            async def begin(self, ctx: Context, ev: StartEvent) -> Done:
+                await ctx.store.set("customer", Customer(name="Ada"))
+                return Done(number=1)
+
+            @step(retry_policy=ConstantDelayRetryPolicy(maximum_attempts=3, delay=0))
+            async def second(self, ctx: Context, ev: Done) -> StopEvent:
+                if hold:
+                    await ctx.wait_for_event(Answer)
+                customer = await ctx.store.get("customer", None)
+                return StopEvent(result=None if customer is None else customer.name)
+
+        return Flow(journal=journal, workflow_name="Evolving")
+
+    await begun(new_journal, lambda journal: flow(journal, hold=True))
+    monkeypatch.setattr(Customer, "stored_version", 2)
+    handler = await flow(journal, hold=False).resume("r")
+    with pytest.raises(DeserializationError, match=r"context\['customer'\]: .*version 1, today's is 2") as raised:
+        await handler
+    assert "in step 'second' of run r, attempt 3" in raised.value.__notes__[0]
+    monkeypatch.undo()
+    assert await (await flow(journal, hold=False).retry("r")) == "Ada"
+
+
+class Verdict(StopEvent):
+    event_name: ClassVar[str] = "evolution.Verdict"
+    number: int
+
+
+async def test_a_result_whose_class_is_gone_is_named_and_shown_raw(new_journal: NewJournal, journal: Journal) -> None:
+    class Flow(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> Verdict:
+            return Verdict(number=4)
+
+    async def earlier() -> None:
+        async with new_journal() as before:
+            await Flow(journal=before, workflow_name="Evolving").run(run_id="r")
+
+    class Without(Workflow):
+        @step
+        async def begin(self, ev: StartEvent) -> StopEvent: ...
+
+    await in_another_loop(earlier)
+    with mock.patch.dict(durable_flow.events._classes):
+        del durable_flow.events._classes["evolution.Verdict"]
+        handler = await Without(journal=journal, workflow_name="Evolving").resume("r")
+        with pytest.raises(DeserializationError, match=r"run r has completed .*'evolution\.Verdict'.*event_aliases = "):
+            await handler
+        with pytest.raises(DeserializationError, match="run r has completed"):
+            await handler.stop_event_result()
+        shown = [event async for event in handler.stream_events()]
+        assert [(type(e), e.raw["number"]) for e in shown] == [(UnknownEvent, 4)]  # type: ignore[attr-defined]
+    again = await Flow(journal=journal, workflow_name="Evolving").resume("r")
+    assert (await again).number == 4
 
 
 def counting(journal: Journal, state: type[BaseModel], hold: bool) -> Workflow:

@@ -17,6 +17,7 @@ from durable_flow import (
     Context,
     Event,
     Journal,
+    PayloadTooLargeError,
     RunConflictError,
     RunIdError,
     RunNotFoundError,
@@ -423,6 +424,23 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a tag that says nothing": (
         {"at": 6, "patch": [{"op": "add", "path": "/x", "value": {"$tuple": 1}}]}, StateEditError, "cannot be read",
     ),
+    "a patch with a tuple": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": [(1, 2)]}]}, StateEditError, "is a tuple",
+    ),
+    "a patch with a number as key": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": {1: 2}}]}, StateEditError, "the key 1 is no text",
+    ),
+    "a patch with an object": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": object()}]}, StateEditError, "as JSON has them",
+    ),
+    "a patch with a number that is too long": (
+        {"at": 6, "patch": [{"op": "add", "path": "/x", "value": 10**5000}]}, StateEditError, "as JSON has them",
+    ),
+    "one operation": (
+        {"at": 6, "patch": {"op": "remove", "path": "/n"}}, StateEditError, "takes a list of operations",
+    ),
+    "an operation that is none": ({"at": 6, "patch": ["remove"]}, StateEditError, "holds 'remove', which is no"),
+    "values without keys": ({"at": 6, "set": [1]}, StateEditError, "takes a dict of values by context key, not list"),
     "what cannot be encoded": ({"at": 6, "set": {"n": object()}}, SerializationError, "^n: "),
     "a key that is no text": ({"at": 6, "set": {1: 1}}, SerializationError, "no context key"),
     "a key with a NUL": ({"at": 6, "set": {"a\0": 1}}, SerializationError, "no context key"),
@@ -497,3 +515,26 @@ async def test_not_a_number_and_big_numbers_are_compared_and_kept(memory: Journa
     context = (await memory.state("f")).context
     assert math.isnan(context["nan"])
     assert (context["big"], type(context["flag"])) == (10**30, float)
+
+
+async def test_a_state_may_be_larger_than_any_of_its_values(new_journal: Callable[..., Journal]) -> None:
+    class Heap(Workflow):
+        @step
+        async def pile(self, ctx: Context, ev: StartEvent) -> Packed:
+            ctx.data.update({f"k{n}": "x" * 30_000 for n in range(20)})
+            return Packed(item="heap")
+
+        @step
+        async def count(self, ctx: Context, ev: Packed) -> StopEvent:
+            return StopEvent(result=len(ctx.data))
+
+    async with new_journal(max_payload_bytes=70_000) as journal:
+        flow = Heap(journal=journal)
+        assert await flow.run(run_id="r") == 20
+        piled = (await journal.checkpoints("r"))[1]
+        assert await (await flow.fork("r", piled)) == 20
+        await journal.fork("r", piled, new_run_id="f")
+        assert (await journal.state("f")).context == (await journal.state("r")).context
+        assert await (await flow.resume("f")) == 20
+        with pytest.raises(PayloadTooLargeError):
+            await flow.fork("r", piled, set={"k0": "x" * 70_000})

@@ -415,6 +415,23 @@ async def test_parent_and_child_may_have_a_serializer_each(new_journal: Callable
         assert codecs == [{"json"}, {"json", "pickle"}]
 
 
+class AsksForAges(Workflow):
+    @step
+    async def ask(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        answer = await ctx.wait_for_event(Answer, waiter_event=Question(text="go on?"), timeout=1e12)
+        return StopEvent(result=answer.text)
+
+
+async def test_a_deadline_beyond_the_calendar_hides_no_run(journal: Journal) -> None:
+    await question(AsksForAges(journal=journal, timeout=None).run(run_id="ages"))
+    await question(Asking(journal=journal).run(run_id="now"))
+    assert [(wait.run_id, wait.deadline) for wait in await journal.pending()] == [
+        ("ages", datetime.max.replace(tzinfo=UTC)), ("now", None),
+    ]  # fmt: skip
+    assert {run.run_id for run in await journal.runs()} == {"ages", "now"}
+    assert (await journal.state("ages")).waits[0].deadline == datetime.max.replace(tzinfo=UTC)
+
+
 @pytest.mark.parametrize("bad", [3, object(), PickleSerializer, "json"])
 def test_what_is_no_serializer_is_refused(bad: Any) -> None:
     with pytest.raises(WorkflowValidationError, match=r"serializer=.*an id `codec` and the methods serialize"):

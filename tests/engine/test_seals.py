@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from durable_flow import (
     ArchiveError,
     Context,
     DeserializationError,
+    DurableFlowError,
     EncryptedSeal,
     Event,
     HumanResponseEvent,
@@ -427,6 +429,56 @@ async def test_an_archive_is_sealed_and_its_run_goes_on_in_another_sealed_journa
         assert await (await Secretive(journal=journal).resume("film")) == ["yes", SECRET]
         rows = await Tables(journal).rows("journal")
         assert {row["seal"] for row in rows if row["payload"] is not None} == {"aes-gcm"}
+
+
+class Careless:
+    """A seal that keeps to nothing that the protocol asks for."""
+
+    id = "careless"
+
+    def __init__(self, sealed: Any = None, opened: Any = None):
+        self.sealed, self.opened = sealed, opened
+
+    def seal(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
+        return data[::-1] if self.sealed is None else self.sealed(data)  # type: ignore[no-any-return]
+
+    def open(self, data: bytes, *, uid: str, seq: int, kind: str) -> bytes:
+        return data[::-1] if self.opened is None else self.opened(data)  # type: ignore[no-any-return]
+
+
+async def test_a_seal_of_others_is_held_to_the_protocol(where: str) -> None:
+    async with Journal(where, seal=Careless(sealed=bytes.decode)) as journal:
+        with pytest.raises(DurableFlowError, match=r"the seal 'careless' returned str; seal returns bytes"):
+            await Secretive(journal=journal).run(word=SECRET, run_id="film")
+    async with Journal(where, seal=Careless()) as journal:
+        await asked(journal, "book")
+        archive = io.BytesIO()
+        await journal.export("book", archive)
+    async with Journal("memory://", seal=Careless(opened=lambda data: {}[data])) as other:
+        with pytest.raises(ArchiveError, match=r"cannot be opened with the journal's seal: .* failed: KeyError"):
+            await other.import_(io.BytesIO(archive.getvalue()))
+    for opened, reason in ((lambda data: {}[data], "failed: KeyError"), (bytes.decode, "returned str; open returns")):
+        async with Journal(where, seal=Careless(opened=opened)) as journal:
+            await refused(journal, "book", 1, reason)
+            assert [run.run_id for run in await journal.runs()] == ["book"]
+
+
+async def test_a_plain_archive_is_refused_where_encryption_is_required(where: str, tmp_path: Path) -> None:
+    archive = tmp_path / "film.jsonl"
+    async with Journal("memory://") as plain:
+        await asked(plain, "film")
+        await plain.export("film", archive)
+    async with Journal(where, **sealed()) as journal:
+        with pytest.raises(ArchiveError, match=r"not sealed by .aes-gcm., .*allow_plaintext"):
+            await journal.import_(archive)
+        assert await journal.runs() == []
+    async with Journal(where, **sealed(allow_plaintext=True)) as journal:
+        await journal.import_(archive)
+        assert SECRET not in await Tables(journal).text()
+    # It was sealed on its way in.
+    async with Journal(where, **sealed()) as journal:
+        await journal.send("film", SealedAnswer(text="yes"))
+        assert await (await Secretive(journal=journal).resume("film")) == ["yes", SECRET]
 
 
 async def test_a_fork_and_snapshots_are_sealed_too(where: str) -> None:

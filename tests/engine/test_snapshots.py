@@ -148,6 +148,49 @@ async def test_none_is_taken_of_much_that_a_step_in_flight_has_just_recorded(
     assert 0 < max(held) <= 500
 
 
+@pytest.mark.parametrize("live", [True, False], ids=["live", "parked"])
+async def test_none_is_taken_of_large_values_that_a_step_in_flight_has_written(
+    new_journal: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    """What it has written is in the state until it is done, should it run again: 8 MB here."""
+    if live:
+        monkeypatch.setattr(snapshots, "LIVE_ROWS", 60)
+    held: list[int] = []
+    encoded = snapshots._encoded
+
+    def noted(state: RunState, run_id: str, at: int) -> tuple[SnapshotRow, int]:
+        row, size = encoded(state, run_id, at)
+        held.append(size)
+        return row, size
+
+    monkeypatch.setattr(snapshots, "_encoded", noted)
+    parked = asyncio.Event()
+    take_of_parked = snapshots.Snapshots.take_of_parked
+
+    async def told(self: snapshots.Snapshots, run: Any) -> None:
+        await take_of_parked(self, run)
+        parked.set()
+
+    monkeypatch.setattr(snapshots.Snapshots, "take_of_parked", told)
+
+    class Rewrites(Workflow):
+        @step
+        async def rewrite(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            for n in range(40):
+                ctx.data["text"] = f"{n}" + "x" * 100_000
+                await ctx.checkpoint("written")
+            told = await ctx.wait_for_event(Told, waiter_event=Ask(), timeout=None)
+            return StopEvent(result=[told.text, len(ctx.data["text"])])
+
+    async with new_journal(max_suspended_steps=0) as journal:
+        handler = Rewrites(journal=journal, timeout=None).run(run_id=RUN)
+        await asked(handler)
+        await parked.wait()
+        await handler.send_event(Told(text="over"))
+        assert await handler == ["over", 100_002]
+    assert max(held, default=0) < 1_000_000
+
+
 async def test_the_default_takes_none_of_short_runs(journal: Journal) -> None:
     handler = Long(60, journal=journal).run(run_id=RUN)
     await asked(handler)

@@ -186,6 +186,9 @@ ARGUMENTS: dict[str, tuple[Callable[[Context], Any], str]] = {
     "a numbered waiter": (lambda ctx: ctx.wait_for_event(Packed, waiter_id=1), "waiter_id is a string"),  # type: ignore[arg-type]
     "a timeout in words": (lambda ctx: ctx.wait_for_event(Packed, timeout="1 h"), "timeout='1 h'"),  # type: ignore[arg-type]
     "a timeout without end": (lambda ctx: ctx.wait_for_event(Packed, timeout=float("inf")), "None to wait for ever"),
+    "a timeout beyond all time": (lambda ctx: ctx.wait_for_event(Packed, timeout=1e19), "None to wait for ever"),
+    "a timeout of 400 digits": (lambda ctx: ctx.wait_for_event(Packed, timeout=10**400), "None to wait for ever"),
+    "a sleep beyond all time": (lambda ctx: ctx.sleep(1e19), "seconds, not 1e+19"),
     "a sleep in words": (lambda ctx: ctx.sleep("1 h"), "seconds, not '1 h'"),  # type: ignore[arg-type]
     "a sleep without end": (lambda ctx: ctx.sleep(float("nan")), "seconds, not nan"),
     "a checkpoint without name": (lambda ctx: ctx.checkpoint(None), "ctx.checkpoint('after search')"),  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from durable_flow.branching import Branch
 from durable_flow.records import EventEmitted, StepDiverged, StepFailed, TaskId, WaitOpened
 
 from .loop import Hang
@@ -208,10 +209,12 @@ def undisturbed(name: str, scenario: Scenario) -> tuple[Counter[Any], Counter[An
     return _BASE[name]
 
 
-def simulation(scenario: Scenario, seed: int, crashes: int, goes_on: Simulation | None = None) -> Simulation:
+def simulation(
+    scenario: Scenario, seed: int, crashes: int, goes_on: Simulation | None = None, branch: Branch | None = None
+) -> Simulation:
     return Simulation(
-        scenario.workflow, seed=seed, crashes=crashes, human=human(), goes_on=goes_on, tasks=scenario.tasks,
-        more=scenario.more,
+        scenario.workflow, seed=seed, crashes=crashes, human=human(), goes_on=goes_on, branch=branch,
+        tasks=scenario.tasks, more=scenario.more,
     )  # fmt: skip
 
 

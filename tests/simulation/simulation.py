@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from durable_flow import Event, HumanResponseEvent, Workflow
+from durable_flow.branching import Branch, edited
 from durable_flow.decide import decide
 from durable_flow.engine import run as engine_run
 from durable_flow.engine.drafts import Drafts
@@ -234,7 +235,7 @@ class Simulation:
     """Drives one run of a workflow. `crashes` kills it that often at random points, at most.
 
     `goes_on` is a simulation whose run was given up: this one begins with what is durable of it, at the same time and
-    in the same world.
+    in the same world; or, if it is given, with this branch of it.
     """
 
     def __init__(
@@ -249,6 +250,7 @@ class Simulation:
         takeovers: bool = True,
         slow: bool | None = None,
         goes_on: Simulation | None = None,
+        branch: Branch | None = None,
         **arguments: Any,
     ):
         self.rng = random.Random(seed)
@@ -267,7 +269,10 @@ class Simulation:
         self.snapshot: RunState | None = None
         self.errors: list[BaseException] = []
         self.killed_at: list[str] = []
+        self._branch = branch
         self._imported = goes_on.state if goes_on is not None else None
+        if branch is not None:
+            self._imported = decode_state(branch.start.state)
         if goes_on is not None:
             self.loop.now, self.world = goes_on.loop.now, goes_on.world
         self._arguments = arguments
@@ -340,6 +345,16 @@ class Simulation:
         self.store.adopt(other.store, to)
         self.loop.now = other.loop.now
         self.lives = 1
+        return self
+
+    def edit(self, facts: Iterable[Fact]) -> Simulation:
+        """Kill the live process; somebody claims the run, edits its context in one append, and gives it back."""
+        self.kill()
+        self.store.claim()
+        self.lives += 1  # as many as there are epochs
+        facts, at = edited(self.state, facts), max(self.store.now(), self.state.last_at)
+        first = len(self.store.records) + 1
+        self.store._keep([Record(first + n, at, n == len(facts) - 1, fact) for n, fact in enumerate(facts)])
         return self
 
     def stay_dead(self) -> Simulation:
@@ -496,7 +511,9 @@ class Simulation:
     def _create(self) -> tuple[Claim, RunState, tuple[EncodedEvent, Event, tuple[str, ...]] | None]:
         start: StartRequested | ImportRequested
         live = None
-        if self._imported is not None:
+        if self._branch is not None:
+            start = self._branch.start
+        elif self._imported is not None:
             seq, imported = self._imported.seq, encode_state(self._imported)
             start = ImportRequested("Simulated", UID[::-1], self.program.shape, None, UID, seq, imported)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from given import event, value
 from hypothesis import given
@@ -19,6 +21,7 @@ from durable_flow.branching import (
 )
 from durable_flow.fold import fold
 from durable_flow.joins import due_joins
+from durable_flow.journal.forking import emit_like
 from durable_flow.records import (
     ContextSet,
     EventEmitted,
@@ -31,7 +34,7 @@ from durable_flow.records import (
     StepCompleted,
     WaitClosed,
 )
-from durable_flow.snapshot import dump
+from durable_flow.snapshot import copied, dump
 from durable_flow.state import CANCELLED, COMPLETED, RunState
 
 
@@ -89,7 +92,7 @@ def test_the_output_of_every_completion_can_be_replaced(records: list[Record]):
         if output is None:
             continue
         tasks = {task.seq for task in fold(group, fold([])).tasks} if output.task is None else set()
-        base = without_output(group) if output.task is None else before
+        base = without_output(group, output) if output.task is None else before
 
         def emit(state: RunState, found: Output | None, returned: bool) -> Emission:
             assert found is not None
@@ -107,6 +110,28 @@ def test_the_output_of_every_completion_can_be_replaced(records: list[Record]):
         writes = [record.fact for record in group if isinstance(record.fact, ContextSet)]
         assert [fact for fact in made.facts if isinstance(fact, ContextSet)] == (writes if output.task else [])
         due_joins(made.state)
+
+
+def to_do(state: RunState) -> object:
+    """What a run has before it, without the numbers of its records."""
+    tasks = Counter((task.id.step, task.event, task.joined, task.attempt) for task in state.tasks.values())
+    asked = Counter((wait.prompt, wait.wanted) for wait in state.waits.values() if wait.is_open)
+    opened = Counter((frozenset(fan_out.joins.items()), fan_out.open) for fan_out in state.fan_outs.values())
+    return tasks, asked, opened, state.context, state.ended, state.result
+
+
+@given(histories())
+def test_an_output_that_is_replaced_by_itself_leaves_the_same_to_do(records: list[Record]):
+    for before, group in each_boundary(records):
+        output = output_of(group)
+        if output is None or before.children or len(output.emitted) + (output.result is not None) != 1:
+            continue
+        if any(emitted.k is not None for emitted in output.emitted):
+            continue  # sent, not returned: in the place of the output it is returned
+        same = output.result if output.result is not None else output.emitted[0].event
+        base = copied(before) if before.seq else without_output(group, output)
+        made = branch(base, output, "uid of the fork", "shape", emit=emit_like(same, "r"))
+        assert to_do(made.state) == to_do(fold(group, before))
 
 
 @given(histories())

@@ -45,7 +45,9 @@ from durable_flow.records import (
     CheckpointNamed,
     ContextDeleted,
     ContextSet,
+    ContextSpliced,
     EffectReused,
+    EncodedValue,
     EventCollected,
     EventEmitted,
     Fact,
@@ -309,6 +311,8 @@ def test_the_context_holds_the_last_write_of_each_key(records):
         match record.fact:
             case ContextSet():
                 context[record.fact.key] = record.fact.value
+            case ContextSpliced(key, keep, tail):
+                context[key] = EncodedValue(tail.codec, context[key].data[:keep] + tail.data)
             case ContextDeleted():
                 context.pop(record.fact.key, None)
     assert fold(records).context == context

@@ -84,6 +84,45 @@ def test_data_are_read_by_the_serializer_that_wrote_them():
     assert both.encode_value("abc") == EncodedValue("mirror", b"cba")
 
 
+class Careless(Mirror):
+    """Keeps to nothing that the protocol asks for."""
+
+    codec = "careless"
+
+    def __init__(self, returned: Any):
+        self.returned = returned
+
+    def serialize(self, value: Any) -> bytes:
+        if self.returned is None:
+            raise KeyError("oops")
+        return self.returned  # type: ignore[no-any-return]
+
+    def deserialize(self, data: bytes) -> Any:
+        raise KeyError("oops")
+
+
+class CarelessWork(Event):
+    event_serializer: ClassVar[Any] = Careless(None)
+
+
+@pytest.mark.parametrize("returned", ["text", bytearray(b"x"), memoryview(b"x"), 1])
+def test_a_serializer_of_others_returns_bytes(returned: Any):
+    with pytest.raises(SerializationError, match=r"^state\.x: the serializer 'careless' returned .*returns bytes$"):
+        Codec(Careless(returned)).encode_value(1, "state.x")
+
+
+def test_an_error_of_a_serializer_of_others_is_told_as_one_of_data():
+    with pytest.raises(SerializationError, match=r"^CarelessWork: the serializer 'careless' failed: KeyError: 'oops'"):
+        Codec(JsonSerializer(), per_class=True).encode_event(CarelessWork())
+    with pytest.raises(SerializationError, match=r"^SampleWork: the serializer 'careless' failed"):
+        Codec(Careless(None)).encode_event(SampleWork(n=1))
+    for careless in (Codec(Careless(None)), Codec(JsonSerializer(), readers=[Careless(None)])):
+        with pytest.raises(DeserializationError, match="'careless' failed to read 2 bytes: KeyError: 'oops'"):
+            careless.decode_value(EncodedValue("careless", b"ab"))
+    with pytest.raises(DeserializationError, match="'careless' failed to read 2 bytes"):
+        Codec(JsonSerializer(), per_class=True).decode_event(EncodedEvent("CarelessWork", "careless", 1, b"ab"))
+
+
 def test_an_unknown_codec_is_an_error_and_nothing_else_is_tried():
     with pytest.raises(DeserializationError, match="'mirror', but this program reads only 'json'; pass that"):
         codec.decode_value(EncodedValue("mirror", b"1"))

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from serializer_samples import (
     Batch,
     Bits,
@@ -235,6 +235,22 @@ def test_decoding_runs_no_validator_and_no_init():
     calls.clear()
     assert serializer.deserialize(data).a == 1
     assert calls == []
+
+
+class Counted(BaseModel):
+    """Says of which type its extra data are, in the way that pydantic's documentation has it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int] = Field(init=False)
+    a: int = 1
+
+
+def test_extra_data_of_a_type_come_back():
+    for value in (Counted(), Counted(a=2, b=3), Counted(**{"$v": 3})):
+        again = json.deserialize(json.serialize([value]))[0]
+        assert again == value
+        assert again.__pydantic_extra__ == value.__pydantic_extra__
+        assert again.model_fields_set == value.model_fields_set
 
 
 def test_an_excluded_field_is_not_kept_and_gets_its_default():

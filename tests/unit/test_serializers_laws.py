@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections import OrderedDict
 from datetime import timedelta, timezone
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serializer_samples import Batch, Colour, Level, Pair, Permission, Person, Point, SampleWork, Slotted, same
 
+from durable_flow.errors import DeserializationError
 from durable_flow.events import Event
 from durable_flow.serializers import JsonSerializer
 
@@ -88,6 +90,16 @@ def test_what_is_stored_comes_back_and_is_stored_the_same(value: Any):
     again = json.deserialize(data)
     assert same(again, value)
     assert json.serialize(again) == data
+
+
+@given(values, st.lists(st.tuples(st.integers(0), st.sampled_from([*b'{}[]",:$01an', None])), min_size=1, max_size=4))
+def test_damaged_data_are_read_as_something_or_are_an_error_of_data(value: Any, damages: list[tuple[int, int | None]]):
+    data = bytearray(json.serialize(value))
+    for place, byte in damages:
+        at = place % (len(data) or 1)
+        data[at : at + 1] = b"" if byte is None else bytes([byte])
+    with contextlib.suppress(DeserializationError):
+        json.deserialize(bytes(data))
 
 
 @given(st.lists(values, max_size=4))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import deque
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from serializer_samples import Outer, SampleWork
@@ -63,6 +64,16 @@ def test_without_a_key_no_journal_is_written(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(SerializationError, match="pass key=, or set the environment variable"):
             Flow(serializer=make())
         assert require_key(make(key="k")).codec == make(key="other").codec != make().codec
+
+
+@pytest.mark.parametrize("make", [PickleSerializer, JsonPickleSerializer])
+@pytest.mark.parametrize(
+    "key", [bytearray(b"secret"), memoryview(b"secret"), [115, 101], 115, {"k": 1}, [None], object()]
+)
+def test_a_key_that_is_neither_bytes_nor_text_is_refused(make: type[PickleSerializer], key: Any):
+    # bytes(115) would be 115 zeros, which everybody can sign with.
+    with pytest.raises(SerializationError, match="secret key is bytes or text"):
+        make(key=key)
 
 
 def test_without_a_key_a_value_comes_back_all_the_same(monkeypatch: pytest.MonkeyPatch):
@@ -169,6 +180,31 @@ def test_signed_data_that_can_no_longer_be_read_are_an_error(monkeypatch: pytest
     monkeypatch.delattr(sys.modules[__name__], "Unlikely")
     with pytest.raises(DeserializationError, match="cannot be read: AttributeError"):
         serializer.deserialize(data)
+
+
+class Gone:
+    """Has a text of jsonpickle."""
+
+    def __init__(self) -> None:
+        self.n = 1
+
+
+def test_a_text_of_jsonpickle_whose_class_is_gone_is_an_error_as_any_other(monkeypatch: pytest.MonkeyPatch):
+    serializer = JsonPickleSerializer(key="k")
+    data = serializer.serialize(Gone())
+    assert b"py/object" in data
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    with pytest.raises(DeserializationError, match=r"jsonpickle cannot be read: .*Gone"):
+        serializer.deserialize(data)
+
+
+def test_an_object_of_a_local_class_is_refused_by_jsonpickle_too():
+    class Local:
+        def __init__(self) -> None:
+            self.n = 1
+
+    with pytest.raises(SerializationError, match="Local"):
+        JsonPickleSerializer(key="k").serialize(Local())
 
 
 def test_pickle_is_imported_only_when_asked_for():

@@ -72,6 +72,10 @@ class OtherZone(tzinfo):
 Local = namedtuple("NotThisName", "a")
 
 
+class NoNamedTuple(tuple[int, ...]):
+    _fields = ("a",)
+
+
 def no_field(value: Any) -> Any:
     value.__dict__["other"] = 1
     return value
@@ -106,6 +110,7 @@ def no_value(value: Any) -> Any:
         (UTC, "value", ""),
         (DataError(1), "value", "derives from the builtin"),
         (Local(1), "value", "define the class at module level"),
+        (NoNamedTuple([1]), "value", "subclass of tuple"),
         (datetime(2024, 1, 1, tzinfo=OtherZone()), "value", "tzinfo is a OtherZone"),
         (datetime(2024, 1, 1, tzinfo=ZoneInfo.no_cache("Europe/Berlin")), "value", "ZoneInfo"),
         (no_field(Person(name="x")), "value", "attribute 'other' is no field of Person"),
@@ -127,6 +132,14 @@ def no_value(value: Any) -> Any:
 def test_a_value_that_would_not_come_back_is_refused_with_its_path(value: Any, path: str, reason: str):
     refused(value, path, reason)
     refused([value], f"value[0]{path.removeprefix('value').removeprefix(type(value).__name__)}", reason)
+
+
+def test_a_refusal_can_be_printed_whatever_names_are_in_its_path():
+    for value in (SampleWork.model_construct(n=1, **{"\ud800": 1}), Person.model_construct(name={"x": {"\ud800": 1}})):
+        with pytest.raises(SerializationError) as caught:
+            json.serialize(value)
+        assert "\\ud800" in str(caught.value).encode().decode()
+        assert "\\ud800" in caught.value.path.encode().decode()
 
 
 def test_private_attributes_that_differ_from_their_default_are_refused():

@@ -218,8 +218,9 @@ def test_a_wrong_registration_is_refused_at_once(register: Callable[[], object],
 
 
 def test_a_version_that_is_no_number_is_refused_with_the_class():
-    with pytest.raises(WorkflowValidationError, match=r"Odd\.event_version is a number from 1, not '2'"):
-        type("Odd", (Event,), {"event_version": "2", "__annotations__": {"event_version": "ClassVar[str]"}})
+    for version in ("2", 0, True, 32_768, 20240601):
+        with pytest.raises(WorkflowValidationError, match=rf"Odd\.event_version is a number .* not {version!r}"):
+            type("Odd", (Event,), {"event_version": version, "__annotations__": {"event_version": "ClassVar[Any]"}})
 
 
 def test_a_module_that_is_loaded_again_registers_its_function_again():

@@ -1,0 +1,70 @@
+"""Opening the journal that a command works on, with the keys that the environment has.
+
+Keys come by the environment alone: everybody on a machine sees the arguments of its processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from ..errors import ArchiveError, DeserializationError, DurableFlowError
+from ..journal.journal import Journal
+from ..serializers.base import Seal, Serializer
+
+SEAL_VARIABLE = "DURABLE_FLOW_SEAL_KEYS"
+SERIALIZER_VARIABLE = "DURABLE_FLOW_SERIALIZER_KEY"
+
+
+def opened(url: str | None, *, allow_plaintext: bool = False) -> Journal:
+    """Return the journal at `url` (None: the default), still to be entered, with the environment's keys.
+
+    Raises ImportError if there are keys of a seal and the package cryptography is missing, and as Journal and
+    EncryptedSeal do.
+    """
+    return Journal(url, seal=_seal(allow_plaintext), readers=_readers())
+
+
+def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
+    """Run a command, print what it returns, or what went wrong in one line, and return the exit code."""
+    try:
+        said = asyncio.run(work)
+        if said is not None:
+            print(said)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` has; the interpreter is not to say so at its end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (DurableFlowError, ImportError, OSError) as error:
+        of_data = isinstance(error, (ArchiveError, DeserializationError))
+        lacks_keys = of_data and "seal" in str(error) and not _seal_keys()
+        more = f". Commands take the keys of an EncryptedSeal from the environment's {SEAL_VARIABLE}"
+        print(f"durable-flow {command}: {error}{more if lacks_keys else ''}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _seal(allow_plaintext: bool) -> Seal | None:
+    keys = _seal_keys()
+    if not keys:
+        return None
+    from ..serializers import EncryptedSeal
+
+    return EncryptedSeal(keys, allow_plaintext=allow_plaintext)
+
+
+def _seal_keys() -> list[str]:
+    return re.findall(r"[^\s,]+", os.environ.get(SEAL_VARIABLE, ""))
+
+
+def _readers() -> list[Serializer]:
+    """Return what reads signed pickles if there is a key; without one they are shown as they are stored."""
+    if not os.environ.get(SERIALIZER_VARIABLE):
+        return []
+    from ..serializers import JsonPickleSerializer, PickleSerializer
+
+    return [PickleSerializer(), JsonPickleSerializer()]
