@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,10 +24,10 @@ from durable_flow import (
     WorkflowTimeoutError,
     step,
 )
-from durable_flow.records import StateEdited
+from durable_flow.records import StateEdited, WaitAnswered
 
 from .conftest import Log
-from .flows import records_of
+from .flows import Answer, Asking, question, records_of, until
 
 
 class Counted(Event):
@@ -231,3 +232,47 @@ async def test_a_change_to_something_equal_of_another_type_is_a_change(where: st
             assert await result(deep={"n": [True]}) == ["1", "1", "{'n': [True]}"]
             assert await result(Counted(n=True)) == ["True", "1", "{'n': [1]}"]
             assert await result(Counted(n=1.0), n=True) == ["1.0", "True", "{'n': [1]}"]
+
+
+# -- Order -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_waits_is_not_released_before_its_callback_is_over(
+    new_journal: Callable[..., Journal],
+) -> None:
+    """Else who takes it up would start what follows, and call back for that, while the callback is still under way."""
+    hold, called = asyncio.Event(), asyncio.Event()
+    calls: list[tuple[str | None, str]] = []
+
+    async def slow(last_completed_step: str | None, **_: Any) -> None:
+        calls.append((last_completed_step, "begins"))
+        called.set()
+        await hold.wait()
+        calls.append((last_completed_step, "ends"))
+
+    async with new_journal(idle_release_seconds=0.0) as journal:
+        handler = Asking(journal=journal).run(checkpoint_callback=slow)
+        asked = await question(handler)
+        await called.wait()
+        waiting = asyncio.ensure_future(handler._result())
+        await handler.send_event(Answer(text="yes"), wait_id=asked.wait_id)
+        await until(lambda: _is_recorded(journal, handler.run_id))
+        assert calls == [("ask", "begins")]
+        hold.set()
+        await waiting
+    assert calls == [(name, what) for name in ("ask", "answered") for what in ("begins", "ends")]
+
+
+async def _is_recorded(journal: Journal, run_id: str) -> bool:
+    return bool(await records_of(journal, run_id, WaitAnswered))
+
+
+async def test_what_comes_in_order_is_kept_without_looking_at_all_of_it(memory: Journal) -> None:
+    class Kept(list[Checkpoint]):
+        def __iter__(self) -> Iterator[Checkpoint]:
+            raise AssertionError("all of them were looked at")
+
+    ckptr = WorkflowCheckpointer(Counting(journal=memory))
+    ckptr.checkpoints["r"] = Kept()
+    await ckptr.run(run_id="r")
+    assert [ckptr.checkpoints["r"][n].last_completed_step for n in range(2)] == ["count", "show"]
