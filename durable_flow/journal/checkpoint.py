@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
 from ..errors import CheckpointError, DeserializationError
 from ..events import Event, UnknownEvent
@@ -62,6 +70,23 @@ class Checkpoint(BaseModel):
     _outputs: tuple[Event, ...] = PrivateAttr(())
     # The output event as it was stored, if this program did not have its class.
     _unread: EncodedEvent | None = PrivateAttr(None)
+
+    @field_serializer("input_event", "output_event")
+    def _write(self, event: Event | None) -> Any:
+        # As fields of an Event, which pydantic would write, it would come back without its class.
+        return None if event is None else dump_value(Codec(JsonSerializer()).encode_event(event))
+
+    @field_validator("input_event", "output_event", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if list(value) != [EncodedEvent.__name__]:
+            raise ValueError("give an Event, or what model_dump() wrote")
+        try:
+            return Codec(JsonSerializer()).decode_event(_stored(value))
+        except DeserializationError as error:
+            raise ValueError(f"it cannot be read: {error}") from error
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Checkpoint):

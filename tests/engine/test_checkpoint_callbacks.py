@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from durable_flow import (
     Checkpoint,
@@ -276,3 +278,30 @@ async def test_what_comes_in_order_is_kept_without_looking_at_all_of_it(memory: 
     ckptr.checkpoints["r"] = Kept()
     await ckptr.run(run_id="r")
     assert [ckptr.checkpoints["r"][n].last_completed_step for n in range(2)] == ["count", "show"]
+
+
+# -- As a pydantic model -----------------------------------------------------------------------------------------------
+
+
+async def test_pydantics_own_ways_to_write_a_checkpoint_keep_its_events(memory: Journal) -> None:
+    ckptr = WorkflowCheckpointer(Counting(journal=memory))
+    handler = ckptr.run()
+    await handler
+    first = ckptr.checkpoints[handler.run_id][0]
+    first.output_event = Counted(n=(1, 2), also=7)  # type: ignore[call-arg]
+    for kept in (
+        Checkpoint.model_validate_json(first.model_dump_json()),
+        Checkpoint.model_validate(json.loads(json.dumps(first.model_dump(mode="json")))),
+        Checkpoint.model_validate(first.model_dump()),
+    ):
+        assert kept == first
+        assert await ckptr.run_from(kept) == ["(1, 2)", "1", "{'n': [1]}"]
+
+
+def test_an_event_without_its_class_is_refused() -> None:
+    """As an Event of no class it would go to nobody, and the run would wait for ever."""
+    with pytest.raises(ValidationError, match="an Event, or what model_dump"):
+        Checkpoint(output_event={"n": 1})  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="cannot be read"):
+        Checkpoint.model_validate({"output_event": {"EncodedEvent": [1]}})
+    assert Checkpoint(input_event=None).model_dump_json().startswith('{"id_":')
