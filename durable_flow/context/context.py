@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -195,8 +196,13 @@ class Context(Generic[StateT]):
     async def set(self, key: str, value: Any, make_private: bool = False) -> None:
         """Set a key, taken literally (no path). Waits while another step is in `edit_state`.
 
-        `make_private` is accepted for old programs and ignored.
+        `make_private` is accepted for old programs, and ignored with a warning: all steps see every key.
         """
+        if make_private:
+            warnings.warn(
+                f"ctx.set({key!r}, ..., make_private=True): make_private is ignored, all steps see every key",
+                stacklevel=2,
+            )
         if self._run.write_lock.locked():
             async with self.store.writing():
                 self._any_face.write(key, value)
