@@ -179,7 +179,8 @@ def _emit(program: Program, checkpoint: Checkpoint, group: Sequence[Record]) -> 
             )
         return None
     completes = any(isinstance(record.fact, StepCompleted) for record in group)
-    if recorded and _is_same(program, event, recorded[0]) and not (completes and isinstance(event, StopEvent)):
+    is_same = bool(recorded) and (checkpoint.recorded_output == recorded[0] or _is_same(program, event, recorded[0]))
+    if is_same and not (completes and isinstance(event, StopEvent)):
         return None
     if isinstance(event, UnknownEvent):
         raise CheckpointError(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from durable_flow import (
     Checkpoint,
@@ -305,3 +307,52 @@ def test_an_event_without_its_class_is_refused() -> None:
     with pytest.raises(ValidationError, match="cannot be read"):
         Checkpoint.model_validate({"output_event": {"EncodedEvent": [1]}})
     assert Checkpoint(input_event=None).model_dump_json().startswith('{"id_":')
+
+
+# -- Evolution ---------------------------------------------------------------------------------------------------------
+
+
+def parts_flow(*, grown: bool, journal: Journal) -> Workflow:
+    """Return a workflow of lists; a grown one has events with a field more, whose default is another one each time."""
+
+    class GrownPart(Event):
+        n: int
+        if grown:
+            id: str = Field(default_factory=lambda: uuid4().hex)
+
+    class GrownDone(Event):
+        n: int
+
+    class Parts(Workflow):
+        @step
+        async def split(self, ev: StartEvent) -> list[GrownPart]:
+            return [GrownPart(n=1), GrownPart(n=2)]
+
+        @step
+        async def work(self, ev: GrownPart) -> GrownDone:
+            return GrownDone(n=ev.n * 10)
+
+        @step
+        async def join(self, evs: list[GrownDone]) -> StopEvent:
+            return StopEvent(result=[ev.n for ev in evs])
+
+    return Parts(journal=journal, workflow_name="Parts", timeout=5)
+
+
+async def test_a_field_that_events_have_gained_since_is_no_change_of_a_checkpoint(memory: Journal) -> None:
+    ckptr = WorkflowCheckpointer(parts_flow(grown=False, journal=memory))
+    handler = ckptr.run()
+    assert await handler == [10, 20]
+    data = json.loads(json.dumps(ckptr.checkpoints[handler.run_id][0].to_dict()))
+    flow = parts_flow(grown=True, journal=memory)
+    later = WorkflowCheckpointer(flow)
+    loaded = (await later.load(handler.run_id))[0]
+    listed = next(c for c in await memory.checkpoints(handler.run_id) if c.last_completed_step)
+    again = Checkpoint.from_dict(json.loads(json.dumps(Checkpoint.from_dict(data).to_dict())))
+    for checkpoint in (loaded, listed, Checkpoint.from_dict(data), again, copy.deepcopy(loaded)):
+        assert await flow.run_from(checkpoint) == [10, 20]
+    async with Journal("memory://") as other:
+        assert await type(flow)(journal=other, workflow_name="Parts").run_from(again) == [10, 20]
+    # A change is one all the same, in place too.
+    again.output_event.n = 5  # type: ignore[union-attr]
+    assert await flow.run_from(again) == [50]
