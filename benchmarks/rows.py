@@ -159,6 +159,7 @@ _state_long, _state_short = Series("state_at", OURS, 10_000, 10_000), Series("st
 _paused_many, _paused_few = Series("paused", OURS, 10_000, 1_000), Series("paused", OURS, 10, 10)
 _list, _constant = Series("growing_list", OURS, 10_000, 1_000), Series("constant_write", OURS, 10_000, 1_000)
 _fork_long, _fork_short = Series("fork", OURS, 10_000, 10_000), Series("fork", OURS, 1_000, 1_000)
+_replay = Series("replay", OURS, 1_000, 1_000)
 _checkpoints_long, _checkpoints_short = (Series("checkpoints", OURS, size, size) for size in (10_000, 1_000))
 
 ROWS = [
@@ -180,6 +181,8 @@ ROWS = [
         required=1.5, aim=1.1),
     Row("checkpoints", "10,000 checkpoints listed as a stream, against 1,000: one", _checkpoints_long,
         _checkpoints_short, seconds_per_unit, duration, required=1.5, aim=1.1),
+    Row("replay", "replay of 1,000 recorded steps, in seconds", _replay, None, seconds_per_unit, duration,
+        required=0.5, aim=0.25),
     Row("state-at", "state at any seq of 10,000 steps, against 1,000", _state_long, _state_short, seconds_per_unit,
         duration, required=1.5, aim=1.1),
     Row("paused", "answer 1 of 10,000 paused runs, against 1 of 10", _paused_many, _paused_few, seconds_per_unit,

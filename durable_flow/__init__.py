@@ -10,6 +10,7 @@ from .checkpoints import Checkpoint
 from .collect import All, Collect, Take
 from .context import Context, get_step_context
 from .decorators import catch_error, step
+from .engine.replaying.report import Divergence, ReplayReport
 from .errors import (
     AlreadyAnsweredError,
     ArchiveError,
@@ -65,7 +66,17 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import ArchiveInfo, ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import (
+    ArchiveInfo,
+    ChildInfo,
+    CompactInfo,
+    PruneInfo,
+    RunInfo,
+    StateInfo,
+    StreamItem,
+    TaskInfo,
+    WaitInfo,
+)
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -140,11 +151,13 @@ __all__ = [
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",
+    "CompactInfo",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
     "ContextStateError",
     "DeserializationError",
+    "Divergence",
     "DurableFlowError",
     "Event",
     "ExponentialBackoffRetryPolicy",
@@ -158,6 +171,8 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "PruneInfo",
+    "ReplayReport",
     "Resource",
     "ResourceConfig",
     "ResourceDefinition",

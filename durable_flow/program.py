@@ -210,6 +210,22 @@ class WorkflowProgram:
         return WorkflowRuntimeError(f"Step function {step} returned {got} instead of {wanted}. {cure}")
 
 
+class ReplayedProgram(WorkflowProgram):
+    """A workflow's program whose steps run to be judged: nobody is told, and nothing is done about what they raise."""
+
+    def __init__(self, program: WorkflowProgram):
+        vars(self).update(vars(program))
+        self.verbose, self.observers = False, None
+
+    def retry_delay(self, step: str, elapsed: float, failures: int, error: BaseException, seed: int) -> float | None:
+        """Ask no policy."""
+        return None
+
+    def handler_for(self, step: str) -> tuple[str, int] | None:
+        """Give failures to no handler."""
+        return None
+
+
 def _takes_seed(policy: RetryPolicy) -> bool:
     parameters = inspect.signature(policy.next).parameters
     return "seed" in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())

@@ -68,3 +68,11 @@ def _of_names(verb: str, old: list[str], new: list[str]) -> Iterable[str]:
         yield f"{verb} {', '.join(more)} too"
     if less := [name for name in old if name not in new]:
         yield f"{verb} {', '.join(less)} no longer"
+
+
+def step_names(shape: str) -> frozenset[str]:
+    """Return the names of the steps of a shape."""
+    try:
+        return frozenset(json.loads(shape)["steps"])
+    except (ValueError, LookupError, TypeError):
+        return frozenset()

@@ -19,6 +19,8 @@ from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
 from .engine.forking import edit_in_place, emit_by, fork
 from .engine.instance import InstanceRuns
+from .engine.replaying.children import RecordedRuns
+from .engine.replaying.replay import ReplayRequest, replay_stored
 from .engine.threads import FromThread
 from .errors import WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
@@ -31,7 +33,7 @@ from .journal.journal import URL_VARIABLE, Journal
 from .journal.patches import Patch, Validate
 from .journal.runid import require_run_id
 from .observers import RunObserver
-from .program import WorkflowProgram
+from .program import ReplayedProgram, WorkflowProgram
 from .resource import ResourceManager
 from .serializers.base import MAX_PAYLOAD_BYTES, require_key
 from .serializers.codec import Codec
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from .engine.attachment import Attachment
     from .engine.beginning import Beginning
     from .engine.execution import Execution
+    from .engine.replaying.report import ReplayReport
     from .records import EncodedValue
     from .serializers import Serializer
 
@@ -405,6 +408,37 @@ class Workflow:
         request = ForkRequest(values=set, patch=patch, validate=_validate(program, run_id))
         return await edit_in_place(self._durable_engine(parent), program, require_run_id(run_id), by, request)
 
+    async def replay(
+        self,
+        run_id: str,
+        to: At | None = None,
+        live: Collection[str] = (),
+        skip: Collection[str] = (),
+        ignore: Collection[str] = (),
+    ) -> ReplayReport:
+        """Run today's code of each step that a run has completed, and report what it does differently.
+
+        Each step gets its recorded event and the context as it was; what it does is compared with the records, and goes
+        nowhere: neither the run, which may be live, nor its database is touched. `ctx.call`, waits, timers and runs
+        that steps start return their records. Code outside of them does run, also if it reaches the outside world:
+        leave such steps out by `skip`. See docs/replay.md.
+
+        Args:
+            run_id: a run of this workflow, in whatever state, begun with whatever version of its code.
+            to: up to where: a Checkpoint or its id, a seq, a name given by `ctx.checkpoint`, or an aware time.
+            live: names of steps whose calls really are made, and the runs that they start really run, in memory.
+            skip: names of steps that are not run.
+            ignore: patterns (as of fnmatch) of what may differ: "Scored.at", "*.timestamp", a context key "totals.*".
+
+        Raises RunNotFoundError, RunConflictError if the run is of another workflow, CheckpointError,
+        WorkflowStepDoesNotExistError for an unknown name in `live` or `skip`, and DeserializationError for a record
+        that cannot be read. What a step raises is in the report.
+        """
+        parent = executing()
+        program = ReplayedProgram(self._durable_prepare(parent))
+        settings = self._durable_engine(parent).settings if parent is not None else _journal(program.journal).settings
+        return await replay_stored(settings, program, require_run_id(run_id), ReplayRequest(to, live, skip, ignore))
+
     async def recover(self) -> list[WorkflowHandler]:
         """Take up every claimable unfinished run of this workflow: nobody's or of a dead process, with work to do.
 
@@ -495,6 +529,8 @@ class Workflow:
         if parent is not None and own is None:
             return engine_of(parent)
         journal = _journal(own)
+        if parent is not None and isinstance(parent.run.host, RecordedRuns):
+            return cast("Engine", parent.run.host.at(journal.settings))
         options = EngineSettings(
             idle_release_seconds=journal.idle_release_seconds,
             max_suspended_steps=journal.max_suspended_steps,

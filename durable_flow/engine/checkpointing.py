@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..branching import BranchPoint
 from ..errors import WorkflowRuntimeError
 from ..journal.checkpoint import Checkpoint
+from ..journal.kept import require_kept
 from ..journal.listing import Finder, groups, shown_by
 from ..logs import fields, said
 from ..records import Record, StepCompleted, StreamPublished, TaskId
@@ -204,12 +205,13 @@ def call_back(run: Run, callbacks: Iterable[OnCompletion]) -> None:
 async def recorded_completions(attachment: Attachment) -> AsyncGenerator[Completion]:
     """Yield the completions in the journal of a run of the attachment's workflow, wherever it lived.
 
-    Raises RunNotFoundError and RunConflictError.
+    Raises RunNotFoundError and RunConflictError, and CheckpointError if the run was pruned.
     """
     engine, program = attachment.engine, attachment.program
     await engine.ready()
     row = await require_row(engine.store, attachment.run_id)
     require_workflow(attachment, row.workflow)
+    require_kept(row, "its checkpoints")
     completions = Completions(Finder(attachment.run_id, shown_by(program.codec)))
     async with aclosing(groups(engine.store, row.run, 0, row.seq)) as found:
         async for state, group in found:

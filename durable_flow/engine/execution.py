@@ -17,7 +17,7 @@ from ..errors import (
     StepReleased,
     WorkflowRuntimeError,
 )
-from ..events import Event, HumanResponseEvent, InputRequiredEvent, event_name
+from ..events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, event_name
 from ..records import (
     CALL,
     CHECKPOINT,
@@ -47,6 +47,9 @@ from .step_output import StepOutput
 
 if TYPE_CHECKING:
     from ..serializers.codec import Codec
+    from .attachment import Attachment
+    from .beginning import Beginning
+    from .engine import Engine
     from .program import Program
     from .run import Run
 
@@ -58,13 +61,15 @@ IN_CALL: ContextVar[str | None] = ContextVar("durable_flow_in_call", default=Non
 class PlannedChild(NamedTuple):
     """A child that a step starts: its run id, where its record stands, and when that is durable (None: it is).
 
-    `seq` is that of its ChildStarted; None while that is not yet in the journal.
+    `seq` is that of its ChildStarted; None while that is not yet in the journal. In a replay `replayed` gives what the
+    step gets in the place of a run.
     """
 
     run_id: str
     place: Place
     seq: int | None
     durable: asyncio.Future[None] | None
+    replayed: Callable[[Engine, Program, StartEvent, EncodedValue | None, Beginning | None], Attachment] | None = None
 
 
 class Execution(StepOutput):
@@ -171,7 +176,7 @@ class Execution(StepOutput):
         self.detect_changes(strict=False)
         place, record = self._history.take(WAIT, name)
         closed: tuple[Fact, ...] = ()
-        if record is not None and waiter_id is None and not self._history.is_same(record, content):
+        if record is not None and not self._history.is_same(record, content) and waiter_id is None:
             # An answer is given only to the question that was asked.
             if record.outcome in self.run.state.waits:
                 closed = (WaitClosed(record.outcome),)
@@ -221,7 +226,7 @@ class Execution(StepOutput):
         content = (arguments, run_id)
         durable: asyncio.Future[None] | None = None
         if record is not None:
-            if not _same_child(program.codec, record.content, content):
+            if not same_child(program.codec, record.content, content):
                 raise StepDivergedError(
                     f"step {self.step!r} of run {self.run.run_id} ran again after a crash and started its recorded run "
                     f"of {workflow} (number {place.k + 1}) with other arguments. Nothing was started. Take the varying "
@@ -361,7 +366,7 @@ class Execution(StepOutput):
             await self._replay.in_turn(self.effect_at(at).seq if isinstance(at, Place) else at)
 
 
-def _same_child(codec: Codec, recorded: Any, content: tuple[EncodedValue | None, str | None]) -> bool:
+def same_child(codec: Codec, recorded: Any, content: tuple[EncodedValue | None, str | None]) -> bool:
     """Tell whether a child is the recorded one: by its arguments, and the run id that the step has named."""
     before, now = recorded[0], content[0]
     if recorded == content or recorded[1] != content[1] or before is None or now is None:

@@ -89,6 +89,8 @@ async def _origin(engine: Engine, checkpoint: Checkpoint, given: Beginning | Non
     uid = _uid(given)
     if row is not None and uid and uid != row.uid:
         row = None
+    if row is not None and given is not None and 1 < row.first >= checkpoint.seq:
+        row = None  # compacted or pruned since: what the checkpoint carries is all there is
     if row is None and given is None:
         whose = f"run {checkpoint.run_id} is not in {engine.store.url}" if checkpoint.run_id else "it names no run"
         raise CheckpointError(

@@ -71,14 +71,9 @@ class StepOutput(StepContext):
     def publish(self, event: Event) -> None:
         """Publish an item on the run's stream, in order."""
         self._require_attached()
-        if not isinstance(event, Event):
-            raise WorkflowRuntimeError(
-                f"step {self.step!r} of run {self.run.run_id} published a {type(event).__name__}; "
-                "write_event_to_stream takes Event instances, ctx.write_event_to_stream(Event(msg=...)) for example"
-            )
-        if isinstance(event, InputRequiredEvent) and event.wait_id is not None:
-            return  # the question of a run that the step has started: it comes to this stream by itself
-        encoded = self.codec.encode_event(event)
+        encoded = self._item(event)
+        if encoded is None:
+            return
         record = self._history.next_stream_item()
         if record is not None and record.content == digest_of(encoded):
             self._history.take(STREAM, "")
@@ -90,6 +85,17 @@ class StepOutput(StepContext):
             self._items_from = place.k
         self._items.append(encoded)
         self._flush_soon()
+
+    def _item(self, event: Event) -> EncodedEvent | None:
+        """Return an item as it is published, None if it comes to the stream by itself."""
+        if not isinstance(event, Event):
+            raise WorkflowRuntimeError(
+                f"step {self.step!r} of run {self.run.run_id} published a {type(event).__name__}; "
+                "write_event_to_stream takes Event instances, ctx.write_event_to_stream(Event(msg=...)) for example"
+            )
+        if isinstance(event, InputRequiredEvent) and event.wait_id is not None:
+            return None  # the question of a run that the step has started
+        return self.codec.encode_event(event)
 
     def _reset_stream(self, record: Effect) -> None:
         self._commit_alone(StreamReset(self.task_id, self.attempt, record.place.k, 0, record.outcome))

@@ -27,7 +27,7 @@ from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from ..snapshot import dump_value, load_value
 
-CheckpointKind = Literal["start", "step", "named", "wait", "edit", "end"]
+CheckpointKind = Literal["start", "step", "named", "wait", "edit", "end", "compacted"]
 
 FORMAT = "durable_flow.Checkpoint"
 VERSION = 1
@@ -39,9 +39,9 @@ class Checkpoint(BaseModel):
     """A boundary of a run's journal.
 
     `kind` says what happened there: the run's "start", a "step" that completed, a place "named" by `ctx.checkpoint`, a
-    "wait" for an event or a person, an "edit" of the context from outside, the "end" of the run. `run_id` and `seq`
-    lead to its last record (an empty text and 0: one that was made by hand), `at` is its time. `name` is given where
-    `ctx.checkpoint` named it.
+    "wait" for an event or a person, an "edit" of the context from outside, the "end" of the run; or that all before it
+    was "compacted", so that what happened there is not known any more. `run_id` and `seq` lead to its last record (an
+    empty text and 0: one that was made by hand), `at` is its time. `name` is given where `ctx.checkpoint` named it.
 
     `last_completed_step` is the step that completed here, None if none did. `input_event` is what that step, or the one
     that named the place or waits, was given: the first of `input_events`, which a step that collects has several of.
@@ -223,7 +223,8 @@ class KeyChange:
 
     `existed` and `exists` tell whether the key was there before and after: an absent one has the value None. `kind` is
     "step" (then `step` and `attempt` say which), "outside" (through `handler.ctx`, or before the run began), "edit"
-    (then `by` says who), or "imported" (the run is a fork, or began with a saved context). Values of classes that this
+    (then `by` says who), "imported" (the run is a fork, or began with a saved context), or "compacted" (what happened
+    before is not known any more). Values of classes that this
     program does not have stay encoded. `seq` is that of the record, `at` its time.
     """
 
@@ -231,7 +232,7 @@ class KeyChange:
     key: str
     seq: int
     at: datetime
-    kind: Literal["step", "outside", "edit", "imported"]
+    kind: Literal["step", "outside", "edit", "imported", "compacted"]
     step: str | None
     attempt: int | None
     by: str | None

@@ -57,6 +57,16 @@ async def test_a_golden_run_stands_where_it_was_left(journal: Journal, run_id: s
 
 
 @pytest.mark.parametrize("run_id", STANDINGS)
+async def test_a_golden_run_replays_as_it_was(journal: Journal, run_id: str) -> None:
+    flow = STANDINGS[run_id].flow(journal=journal)
+    records = await journal.history(run_id)
+    completed = sum(isinstance(record.fact, StepCompleted) for record in records)
+    report = await flow.replay(run_id)
+    assert report.ok, report
+    assert report.replayed == completed
+
+
+@pytest.mark.parametrize("run_id", STANDINGS)
 async def test_a_golden_run_goes_on_to_its_end(journal: Journal, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     standing = STANDINGS[run_id]
     monkeypatch.setattr(Fails, "repaired", True)
@@ -68,6 +78,10 @@ async def test_a_golden_run_goes_on_to_its_end(journal: Journal, run_id: str, mo
     assert after[: len(before)] == before
     done = [record.fact.task for record in after if isinstance(record.fact, StepCompleted)]
     assert len(done) == len(set(done))  # what had completed has not run again
+    # What was recorded by both releases replays as a whole.
+    report = await flow.replay(run_id)
+    assert report.ok, report
+    assert report.replayed == len(done)
 
 
 async def ended(journal: Journal, run_id: str, handler: WorkflowHandler) -> Any:
