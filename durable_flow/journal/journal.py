@@ -14,12 +14,11 @@ from weakref import WeakKeyDictionary
 
 from ..errors import (
     CheckpointError,
-    DeserializationError,
     JournalError,
     RunNotFoundError,
     SerializationError,
 )
-from ..events import Event, HumanResponseEvent, InputRequiredEvent
+from ..events import Event, HumanResponseEvent
 from ..records import EncodedEvent, EncodedValue, Record
 from ..serializers.base import MAX_PAYLOAD_BYTES, Seal, Serializer, require_key
 from ..serializers.codec import Codec
@@ -36,28 +35,24 @@ from .folding import state_at
 from .forking import ForkRequest, emit_like, fork, require_event
 from .info import (
     ArchiveInfo,
-    ChildInfo,
     CompactInfo,
     PruneInfo,
     RunInfo,
     StateInfo,
     StreamItem,
-    TaskInfo,
     WaitInfo,
-    at_moment,
-    moment,
-    parsed_schema,
 )
 from .kept import require_followed, require_kept, require_streamed
-from .listing import Listing, changes, checkpoints, shown_by
+from .listing import Listing, changes, checkpoints
 from .patches import Patch, difference, edit_facts
 from .points import seq_of
-from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
+from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow
 from .retention import compact_run, prune_runs
 from .runid import new_run_id as made_run_id
 from .runid import require_run_id
 from .seals import require_seal
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
+from .shown import Shown
 
 DEFAULT_URL = "sqlite:///durable_flow.db"
 URL_VARIABLE = "DURABLE_FLOW_DATABASE_URL"
@@ -127,6 +122,7 @@ class Journal:
         self._codec = Codec(
             serializer or exact, readers=(exact, *self.readers), max_payload_bytes=max_payload_bytes, per_class=True
         )
+        self._shown = Shown(self._codec)
         # What others send is never taken from an unsafe codec.
         self._message_codec = Codec(exact, max_payload_bytes=max_payload_bytes)
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, list[SharedStore]] = WeakKeyDictionary()
@@ -172,13 +168,13 @@ class Journal:
         statuses = (status,) if isinstance(status, str) else status
         key = None if before is None else (await self._row(before)).run
         rows = await self._shared.store.list_runs(status=statuses, workflow=workflow, limit=limit, before=key)
-        return [self._info(row, ()) for row in rows]
+        return [self._shown.run(row, ()) for row in rows]
 
     async def run(self, run_id: str) -> RunInfo:
         """Return where a run stands. Raises RunNotFoundError."""
         row = await self._row(run_id)
         waits = () if row.status in FINAL_STATUSES else await self._shared.store.waits(row.run)
-        return self._info(row, waits)
+        return self._shown.run(row, waits)
 
     async def history(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Record]:
         """Return the records with a seq above `after`, in order; payloads are encoded, see `decode`.
@@ -203,41 +199,7 @@ class Journal:
 
         Raises RunNotFoundError, and CheckpointError for what leads to no checkpoint of the run.
         """
-        state = await self._state(await self._row(run_id), at)
-        waits = tuple(
-            WaitInfo(
-                run_id, state.workflow, w.wait_id, w.task.step if w.task else None, w.wanted,
-                None if w.prompt is None else self._event(w.prompt, w.wait_id), parsed_schema(w.schema),
-                moment(w.deadline), at_moment(w.opened_at), w.human,
-            )
-            for w in state.waits.values() if w.is_open
-        )  # fmt: skip
-        tasks = tuple(
-            TaskInfo(
-                t.id, t.id.step, None if t.event is None else self._event(t.event), t.attempt, moment(t.retry_at),
-                t.error, tuple(self._event(event) for event in t.joined or ()),
-            )
-            for t in state.tasks.values()
-        )  # fmt: skip
-        return StateInfo(
-            run_id=run_id,
-            seq=state.seq,
-            at=at_moment(state.last_at),
-            status=state.status,
-            context={key: self._value(value) for key, value in state.context.items()},
-            tasks=tasks,
-            waits=waits,
-            result=None if state.result is None else self._event(state.result),
-            error=state.error,
-            attention=state.attention,
-            steps_completed=state.steps_completed,
-            stream_position=state.position,
-            checkpoints=dict(state.checkpoints),
-            children=tuple(
-                ChildInfo(c.run_id, c.workflow, c.task.step, c.status, c.independent) for c in state.children.values()
-            ),
-            parent=state.parent,
-        )
+        return self._shown.state(run_id, await self._state(await self._row(run_id), at))
 
     async def pending(self, limit: int | None = None) -> list[WaitInfo]:
         """Return the open questions to humans over all unfinished runs, oldest first.
@@ -250,7 +212,7 @@ class Journal:
         answered = {(message.run, message.wait_id) for message in messages}
         # Once more, because a run may have taken an answer in between: it is neither a message nor an open wait then.
         rows = await store.waits(human=True) if runs else []
-        return [self._wait(row) for row in rows if (row.run, row.wait_id) not in answered][:limit]
+        return [self._shown.wait(row) for row in rows if (row.run, row.wait_id) not in answered][:limit]
 
     async def stream(self, run_id: str, after: int = 0) -> AsyncIterator[StreamItem]:
         """Yield what a run publishes, from position `after` on, live, until the run has ended.
@@ -264,7 +226,7 @@ class Journal:
             rows = await self._stream_rows(row.run, after, wait=not ended)
             for item in rows:
                 after = item.position
-                yield self._item(item)
+                yield self._shown.item(item)
             if not rows and ended:
                 await require_streamed(self._shared.store, row.run, run_id, after)
                 return
@@ -324,7 +286,7 @@ class Journal:
         async def listed() -> AsyncGenerator[Checkpoint]:
             row = await self._row(run_id)
             require_kept(row, "its checkpoints")
-            store, event_of = self._shared.store, self._event
+            store, event_of = self._shared.store, self._shown.event
             found = checkpoints(store, row.run, run_id, event_of, after=after, to=row.seq, limit=limit)
             async with contextlib.aclosing(found):
                 async for checkpoint in found:
@@ -342,7 +304,7 @@ class Journal:
         async def listed() -> AsyncGenerator[KeyChange]:
             row = await self._row(run_id)
             require_kept(row, f"what changed {key!r}")
-            found = changes(self._shared.store, row.run, run_id, key, self._value, to=row.seq)
+            found = changes(self._shared.store, row.run, run_id, key, self._shown.value, to=row.seq)
             async with contextlib.aclosing(found):
                 async for change in found:
                     yield change
@@ -360,7 +322,7 @@ class Journal:
     async def forks(self, run_id: str) -> list[RunInfo]:
         """Return the runs that were forked from this one, newest first; `forked_from` of each says where."""
         row = await self._row(run_id)
-        return [self._info(fork, ()) for fork in await self._shared.store.list_runs(parent=row.run)]
+        return [self._shown.run(fork, ()) for fork in await self._shared.store.list_runs(parent=row.run)]
 
     # -- Changing ------------------------------------------------------------------------------------------------------
 
@@ -474,7 +436,7 @@ class Journal:
         )  # fmt: skip
         row = await self._row(run_id)
         self._shared.hear([row.run])
-        return self._info(row, ())
+        return self._shown.run(row, ())
 
     # -- Retention -----------------------------------------------------------------------------------------------------
 
@@ -527,48 +489,3 @@ class Journal:
         if not state.seq:
             raise CheckpointError(f"run {row.run_id} has no checkpoint up to record {seq}; the first one comes later")
         return state
-
-    def _info(self, row: RunRow, waits: Sequence[WaitRow]) -> RunInfo:
-        return RunInfo(
-            run_id=row.run_id,
-            uid=row.uid,
-            workflow=row.workflow,
-            shape=row.shape,
-            status=row.status,
-            seq=row.seq,
-            epoch=row.epoch,
-            owner=row.owner,
-            created_at=at_moment(row.created_at),
-            updated_at=at_moment(row.updated_at),
-            finished_at=moment(row.finished_at),
-            wake_at=moment(row.wake_at),
-            error=row.error,
-            waits=tuple(self._wait(wait) for wait in waits),
-            first_seq=row.first,
-            compacted_at=moment(row.compacted_at),
-            pruned_at=moment(row.pruned_at),
-            forked_from=None if row.parent is None or row.parent_seq is None else id_of(row.parent, row.parent_seq),
-        )
-
-    def _wait(self, row: WaitRow) -> WaitInfo:
-        prompt = None if row.prompt is None else self._event(row.prompt, row.wait_id)
-        return WaitInfo(
-            row.run_id, row.workflow, row.wait_id, row.step, row.wanted, prompt, parsed_schema(row.schema),
-            moment(row.deadline), at_moment(row.opened_at), row.human,
-        )  # fmt: skip
-
-    def _item(self, row: StreamRow) -> StreamItem:
-        event = None if row.event is None else self._event(row.event, row.wait_id)
-        return StreamItem(row.position, at_moment(row.at), row.step, event, row.wait_id, row.reset_since, row.task)
-
-    def _event(self, encoded: EncodedEvent, wait_id: str | None = None) -> Event:
-        event = shown_by(self._codec)(encoded)
-        if wait_id is not None and isinstance(event, InputRequiredEvent):
-            event._wait_id = wait_id
-        return event
-
-    def _value(self, encoded: EncodedValue) -> Any:
-        try:
-            return self._codec.decode_value(encoded)
-        except DeserializationError:
-            return encoded  # its class is not known here; shown raw, never dropped
