@@ -36,7 +36,7 @@ from ...records import (
 from ...state import Effect, Task
 from ..step_output import digest_of
 from .differences import Differences
-from .report import MAX_DIVERGENCES, NOTHING, Divergence, DivergenceKind
+from .report import MAX_DIVERGENCES, NOTHING, Divergence, DivergenceKind, as_text
 
 _KINDS: dict[str, DivergenceKind] = {
     SENT: "event", WRITE: "context", STREAM: "stream", CALL: "call", WAIT: "wait", SLEEP: "sleep",
@@ -268,6 +268,11 @@ class Judge:
         text = f"{error.type}: {error.message}"
         self._add(_LAST, "error", text, "the step completed", text, traceback=error.traceback)
 
+    def ended_otherwise(self) -> None:
+        """The step has neither returned nor raised."""
+        what = "it cancelled its own task"
+        self._add(_LAST, "error", what, "the step completed", what, "a run would have been released here")
+
     def unreadable(self, why: str) -> None:
         """The step cannot be given its event."""
         self._add(0, "input", "its event", note=why)
@@ -392,4 +397,5 @@ class Judge:
 
 def shown_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """Return the arguments of a call as text."""
-    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]) or "no arguments"
+    shown = [*map(as_text, args), *(f"{name}={as_text(value)}" for name, value in kwargs.items())]
+    return ", ".join(shown) or "no arguments"
