@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import time
@@ -912,6 +913,29 @@ async def test_a_step_that_ends_the_process_or_its_task_has_not_done_what_is_rec
     assert (found.kind, found.what) == ("error", "builtins.SystemExit: 3")
     found = only(await RoOne(cancels, journal=memory).replay("r"))
     assert (found.kind, found.what) == ("error", "it cancelled its own task")
+
+
+@pytest.mark.parametrize("how", ["wait", "gather"])
+async def test_strands_of_a_step_that_is_stopped_end_quietly(memory: Journal, how: str) -> None:
+    async def branches(ctx: Context) -> None:
+        effects = [ctx.wait_for_event(RoStep), ctx.call("a", int), ctx.call("b", int), ctx.call("c", int)]
+        tasks = [asyncio.create_task(each) for each in effects]
+        if how == "wait":
+            await asyncio.wait(tasks)
+        else:
+            await asyncio.gather(*tasks)
+
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    before = asyncio.all_tasks()
+    found = await replayed(memory, branches)
+    assert found.kind == "wait"
+    left = asyncio.all_tasks() - before
+    if left:
+        await asyncio.wait(left, timeout=5)
+    del left
+    gc.collect()
+    assert not errors, errors
 
 
 async def test_arguments_without_a_repr_do_not_become_the_steps_error(memory: Journal) -> None:

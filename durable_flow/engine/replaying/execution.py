@@ -91,6 +91,7 @@ class ReplayedExecution(Execution):
         self._stage = stage
         self._judge = judge
         self._filled = filled
+        self._was_stopped = False
         # By the identity of what is stored, which is kept beside it.
         self._baselines: dict[int, tuple[EncodedValue, EncodedValue]] = {}
         self._history = JudgedHistory(stage, task, judge)
@@ -261,9 +262,34 @@ class ReplayedExecution(Execution):
 
     def _end_here(self) -> None:
         """Nothing that the step still does counts."""
+        self._was_stopped = True
         self._stage.closed, self.attached = True, False
+        self._end_quietly()
         if self.worker_task is not None and self.worker_task is not asyncio.current_task(self.run.loop):
             self.worker_task.cancel()
+
+    def _require_attached(self) -> None:
+        if self._was_stopped and not self.attached:
+            self._end_quietly()
+        super()._require_attached()
+
+    def release(self) -> None:
+        """Wake what waits. Of a step that was stopped nobody is left to look how that ends."""
+        if self._was_stopped:
+            for future in list(self._sleepers):
+                future.cancel()
+        super().release()
+
+    def _end_quietly(self) -> None:
+        """Let a strand of the step end without a word in the log: the report says why the step was stopped."""
+        strand = asyncio.current_task()
+        if strand is not None and strand is not self.worker_task:
+            strand.add_done_callback(_look_at)
+
+
+def _look_at(strand: asyncio.Task[Any]) -> None:
+    if not strand.cancelled():
+        strand.exception()
 
 
 _NO_RESULT = "this is not recorded, so there is no result to give (nor is one whose function raised)"
