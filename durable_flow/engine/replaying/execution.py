@@ -15,7 +15,8 @@ from ..history import History
 from ..live import MISSING
 from ..replay import NEVER_RECORDED, ReplayOrder
 from .differences import makes_varying
-from .judge import Judge, shown_arguments
+from .judge import Judge
+from .report import shown_arguments
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -117,7 +118,7 @@ class ReplayedExecution(Execution):
                 return self.codec.decode_value(earlier.outcome)
             shown = shown_arguments(args, kwargs)
             if not self.is_live:
-                self._judge.stop("call", name, shown, _NO_RESULT)
+                self._judge.stop("call", name, shown, _NO_CALL)
             self._judge.extra_place(place, shown)
         elif arguments is not None and record.content is not None and record.content != arguments:
             self._judge.other_arguments(record, args, kwargs)
@@ -163,7 +164,7 @@ class ReplayedExecution(Execution):
         place, record = self._history.take(CHILD, program.name)
         if record is None:
             if not self.is_live:
-                self._judge.stop("child", program.name, "a run", _NO_RESULT)
+                self._judge.stop("child", program.name, "a run", _NO_CHILD)
             self._judge.extra_place(place, "a run")
         elif not same_child(program.codec, record.content, (arguments, run_id)):
             self._judge.other_child(record, arguments, run_id)
@@ -292,4 +293,5 @@ def _look_at(strand: asyncio.Task[Any]) -> None:
         strand.exception()
 
 
-_NO_RESULT = "this is not recorded, so there is no result to give (nor is one whose function raised)"
+_NO_CALL = "the run has no result of this call: either it did not make it, or its function raised then"
+_NO_CHILD = "the run did not start this one, so there is no result"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -156,6 +157,12 @@ def as_text(value: Any) -> str:
         return repr(value)
     except Exception as error:
         return f"<{type(value).__name__}; its repr() raised {type(error).__name__}>"
+
+
+def shown_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as text."""
+    shown = [*map(as_text, args), *(f"{name}={as_text(value)}" for name, value in kwargs.items())]
+    return ", ".join(shown) or "no arguments"
 
 
 def _shown(text: str, start: int = 0) -> str:
