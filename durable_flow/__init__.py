@@ -66,7 +66,17 @@ from .events import (
     WorkflowTimedOutEvent,
 )
 from .handler import WorkflowHandler
-from .journal.info import ArchiveInfo, ChildInfo, RunInfo, StateInfo, StreamItem, TaskInfo, WaitInfo
+from .journal.info import (
+    ArchiveInfo,
+    ChildInfo,
+    CompactInfo,
+    PruneInfo,
+    RunInfo,
+    StateInfo,
+    StreamItem,
+    TaskInfo,
+    WaitInfo,
+)
 from .journal.journal import Journal
 from .observers import RunObserver
 from .resource import Resource, ResourceConfig, ResourceDefinition, ResourceManager
@@ -141,6 +151,7 @@ __all__ = [
     "ChildInfo",
     "Collect",
     "CollectionReleaseEvent",
+    "CompactInfo",
     "ConstantDelayRetryPolicy",
     "Context",
     "ContextSerdeError",
@@ -160,6 +171,7 @@ __all__ = [
     "JsonSerializer",
     "NeedsAttentionError",
     "PayloadTooLargeError",
+    "PruneInfo",
     "ReplayReport",
     "Resource",
     "ResourceConfig",

@@ -172,6 +172,9 @@ class WorkflowCheckpointer:
         if not checkpoints:
             return
         kept = self._checkpoints.setdefault(run_id, [])
+        if not kept or checkpoints[0].seq > kept[-1].seq:  # as they come from a run: no look at all of them
+            kept += checkpoints
+            return
         known = {checkpoint.id_ for checkpoint in kept}
         kept += [checkpoint for checkpoint in checkpoints if checkpoint.id_ not in known]
         kept.sort(key=lambda checkpoint: checkpoint.seq)

@@ -33,6 +33,7 @@ from .records import (
     FanOutClosed,
     FanOutOpened,
     JoinFired,
+    JournalCompacted,
     MessageReceived,
     PendingDropped,
     Place,
@@ -225,6 +226,8 @@ def evolve(state: RunState, record: Record) -> None:
             state.ended, state.timeout_message = TIMED_OUT, fact.message
         case StateImported():
             _imported(state, fact)
+        case JournalCompacted():
+            _restored(state, fact)
         case StateEdited():
             pass  # the writes that follow are records of their own
         case PendingDropped():
@@ -256,6 +259,13 @@ def take_from_buffer(buffer: list[NamedT], names: Iterable[str]) -> tuple[NamedT
         at = next(i for i, event in enumerate(buffer) if event.name == name)
         taken.append(buffer.pop(at))
     return tuple(taken)
+
+
+def _restored(state: RunState, fact: JournalCompacted) -> None:
+    """Put what the records before folded to in the place of whatever is left of them: nothing, or any part."""
+    restored = decode_state(fact.state)
+    for each in fields(RunState):
+        setattr(state, each.name, getattr(restored, each.name))
 
 
 def _imported(state: RunState, fact: StateImported) -> None:

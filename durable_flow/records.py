@@ -80,6 +80,15 @@ class StateImported(NamedTuple):
     state: EncodedValue
 
 
+class JournalCompacted(NamedTuple):
+    """Stands for all records of the run up to this one, which were taken out of the journal: `state` is their fold.
+
+    It has the seq and the time of the last of them, so everything that follows is numbered, and goes on, as before.
+    """
+
+    state: EncodedValue
+
+
 class StateEdited(NamedTuple):
     """Somebody changed the context from outside of the steps: the writes that follow in this group are the change.
 
@@ -463,7 +472,7 @@ Fact = (
     | EffectReused | TimerSet | TimerFired | StreamReset | StepDiverged | CheckpointNamed | StepFailed | FanOutOpened
     | JoinFired | FanOutClosed | ChildStarted | ChildAsked | ChildEnded | RunStarted | RunClaimed | RunAtRest
     | RunParked | RunResumed | RunCompleted | RunFailed | RunCancelled | RunTimedOut | StateImported
-    | StateEdited | PendingDropped
+    | StateEdited | PendingDropped | JournalCompacted
 )  # fmt: skip
 """Any fact; the most frequent first, because `match` asks in order."""
 

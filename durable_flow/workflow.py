@@ -258,6 +258,7 @@ class Workflow:
         place of what the checkpoint's step returned, changed values in `ctx_state` that of the recorded ones. The
         checkpoint may be of a run of any process. If this journal does not have its run, the new one begins with
         what `ctx_state` holds. From the completion that ended its run the new run ends with the same event.
+        In a step it starts no child: a step that runs again begins another run.
 
         Args:
             checkpoint: one of `WorkflowCheckpointer`, `Journal.checkpoints` or `Checkpoint.from_dict`.

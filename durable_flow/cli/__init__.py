@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 
 _DEMO = """\
@@ -55,6 +57,15 @@ Make the run of an archive one of this database: all of it or nothing, and only 
 run with the same idempotency keys, so only one of the two may go on: cancel the other, or leave it as it is.
 """
 
+_COMPACT = """\
+Let one record, which holds the state, take the place of all records of a run before a checkpoint. The run goes on as
+before; checkpoints before that one are gone. The file of an SQLite database keeps its size until you VACUUM it.
+"""
+_PRUNE = """\
+Forget the runs that ended long ago: their records, streams and messages. How each ended, and its result, is kept unless
+--drop-results says otherwise. Runs that have not ended are never touched. If it is interrupted, the next one goes on.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: those of this process) name and return the exit code."""
@@ -72,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .archives import import_
 
         return import_(options)
+    if options.command in ("compact", "prune"):
+        from .retention import run as run_retention
+
+        return run_retention(options)
     if options.command in _CHECKPOINT_COMMANDS:
         from .checkpoints import run as run_checkpoints
 
@@ -98,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_db(commands)
     _add_archives(commands)
     _add_checkpoints(commands)
+    _add_retention(commands)
     return parser
 
 
@@ -153,6 +169,29 @@ def _add_journal(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_retention(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compact = commands.add_parser(
+        "compact", help="let one record stand for the older ones of a run", description=_COMPACT
+    )
+    compact.add_argument("run_id", metavar="RUN_ID", help="the run; it may be live")
+    compact.add_argument("--before", metavar="CHECKPOINT", help=f"{_AT}; default: the newest one")
+    _add_journal(compact)
+    prune = commands.add_parser("prune", help="forget runs that ended long ago", description=_PRUNE)
+    prune.add_argument(
+        "--older-than",
+        type=_long_ago,
+        required=True,
+        metavar="TIME",
+        help="how long ago a run must have ended, as 30d, 12h, 45m, 8w or 0s; or a time as 2026-01-31T00:00:00+00:00",
+    )
+    prune.add_argument(
+        "--status", action="append", choices=_ENDS, help="only runs that ended so; may be repeated; default: any"
+    )
+    prune.add_argument("--drop-results", action="store_true", help="keep nothing of a run, not even how it ended")
+    prune.add_argument("--dry-run", action="store_true", help="only tell what would go")
+    _add_journal(prune)
+
+
 def _add_url(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--url",
@@ -160,6 +199,23 @@ def _add_url(command: argparse.ArgumentParser) -> None:
         "DURABLE_FLOW_DATABASE_URL (which keeps a password out of the list of processes), else "
         "sqlite:///durable_flow.db",
     )
+
+
+def _long_ago(text: str) -> timedelta | datetime:
+    number, unit = text[:-1], text[-1:]
+    if unit in _UNITS and number.isascii() and number.isdigit():
+        with suppress(OverflowError):
+            return timedelta(**{_UNITS[unit]: int(number)})
+    time = None
+    with suppress(ValueError):
+        time = datetime.fromisoformat(text)
+    if time is None or time.utcoffset() is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither as 30d (w, d, h, m, s) nor a time with its zone")
+    return time
+
+
+_ENDS = ("completed", "failed", "timed_out", "cancelled", "terminated")
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 def _question(text: str) -> str:

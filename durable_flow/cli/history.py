@@ -23,6 +23,7 @@ from ..records import (
     FanOutClosed,
     FanOutOpened,
     JoinFired,
+    JournalCompacted,
     MessageReceived,
     PendingDropped,
     Record,
@@ -181,6 +182,8 @@ def describe(fact: Fact) -> str:
             return f"goes on from run {fact.parent} at record {fact.seq}"
         case StateEdited():
             return f"edited by {fact.by}"
+        case JournalCompacted():
+            return "all before was compacted"
         case PendingDropped():
             return f"{fact.tasks} pending tasks dropped"
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -195,8 +196,13 @@ class Context(Generic[StateT]):
     async def set(self, key: str, value: Any, make_private: bool = False) -> None:
         """Set a key, taken literally (no path). Waits while another step is in `edit_state`.
 
-        `make_private` is accepted for old programs and ignored.
+        `make_private` is accepted for old programs, and ignored with a warning: all steps see every key.
         """
+        if make_private:
+            warnings.warn(
+                f"ctx.set({key!r}, ..., make_private=True): make_private is ignored, all steps see every key",
+                stacklevel=2,
+            )
         if self._run.write_lock.locked():
             async with self.store.writing():
                 self._any_face.write(key, value)
@@ -260,11 +266,10 @@ class Context(Generic[StateT]):
         """
         from ..handler import WorkflowHandler  # here, because handlers have contexts
 
-        attachment = self._outside_face("ctx.stream_events").attachment
+        face = self._outside_face("ctx.stream_events")
+        attachment = face.attachment
         if attachment is None:
-            raise ContextStateError(
-                "this Context belongs to no run yet: call flow.run(ctx=ctx), then stream its events"
-            )
+            raise face.of_no_run("call flow.run(ctx=ctx), then stream its events")
         async with aclosing(WorkflowHandler(attachment).stream_events(expose_internal)) as events:
             async for event in events:
                 yield event
@@ -352,11 +357,7 @@ class Context(Generic[StateT]):
     def run_id(self) -> str:
         """The run's id. Raises ContextStateError for a context that belongs to no run."""
         face = self._face
-        if not isinstance(face, Outside):
-            return self._run.run_id
-        if face.attachment is None:
-            raise ContextStateError("this Context belongs to no run yet: handler = flow.run(ctx=ctx) starts one")
-        return face.attachment.run_id
+        return face.run_id if isinstance(face, Outside) else self._run.run_id
 
     @property
     def is_running(self) -> bool:
@@ -372,12 +373,17 @@ class Context(Generic[StateT]):
 
         Raises what `await handler` would raise, and ContextStateError in a step and while the run has not ended.
         """
-        attachment = self._outside_face("ctx.get_result").attachment
-        if attachment is not None and attachment.failure is not None:
+        face = self._outside_face("ctx.get_result")
+        attachment = face.attachment
+        if attachment is None:
+            raise face.of_no_run("there is no result yet. Use `await flow.run(ctx=ctx)`")
+        if attachment.failure is not None:
             raise attachment.failure
-        if attachment is None or attachment.outcome is None:
-            where = "belongs to no run yet" if attachment is None else f"is that of run {attachment.run_id}, under way"
-            raise ContextStateError(f"there is no result yet: this Context {where}. Use `await flow.run(ctx=ctx)`")
+        if attachment.outcome is None:
+            raise ContextStateError(
+                f"there is no result yet: this Context is that of run {attachment.run_id}, under way. Use `await "
+                "flow.run(ctx=ctx)`"
+            )
         return attachment.outcome.value()
 
     async def running_steps(self) -> list[str]:
@@ -389,9 +395,7 @@ class Context(Generic[StateT]):
         if not isinstance(run, Beginning):
             return [] if run.closed else run.running_steps()
         if isinstance(self._face, Outside) and self._face.attachment is None:
-            raise ContextStateError(
-                "no step can be running: this Context belongs to no run yet. Call flow.run(ctx=ctx)"
-            )
+            raise self._face.of_no_run("no step can be running. Call flow.run(ctx=ctx)")
         return []
 
     # -- State as data -------------------------------------------------------------------------------------------------

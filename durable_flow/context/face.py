@@ -102,6 +102,17 @@ class Outside:
         outcome = self.attachment.outcome
         return self.attachment.failure is None and (outcome is None or outcome.status == NEEDS_ATTENTION)
 
+    @property
+    def run_id(self) -> str:
+        """The run's id; ContextStateError if there is none."""
+        if self.attachment is None:
+            raise self.of_no_run("handler = flow.run(ctx=ctx) starts one")
+        return self.attachment.run_id
+
+    def of_no_run(self, cure: str) -> ContextStateError:
+        """Return the error for what only the context of a run can tell."""
+        return ContextStateError(f"this Context belongs to no run yet: {cure}")
+
     def belong_to(self, attachment: Attachment) -> None:
         """Become the context of a run."""
         self.attachment, self._beginning, self._found = attachment, attachment.beginning, None

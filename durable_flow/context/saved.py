@@ -116,7 +116,7 @@ def _point(before: RunState, data: Any) -> BranchPoint:
             raise DeserializationError("its group of records is none")
         point = BranchPoint(before, tuple(group))
         _ = point.state
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise DeserializationError(f"its group of records does not follow its state: {error!r}") from error
     return point
 

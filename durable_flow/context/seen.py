@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..journal.checkpoint import Checkpoint
     from ..program import WorkflowProgram
     from ..serializers import Serializer
+    from .alone import Alone
 
 
 class Seen(Outside):
@@ -28,10 +29,15 @@ class Seen(Outside):
     def __init__(self, program: WorkflowProgram, completion: Completion):
         self.checkpoint = completion.checkpoint
         self._state = completion.point.state
-        beginning = Beginning.of(program, self._state.context, self._state)
+        beginning = Beginning.of(program, self._state.context, None if self._state.ended else self._state)
         beginning.point = completion.point
         beginning.run_id = completion.checkpoint.run_id
         super().__init__(None, beginning)
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that it shows."""
+        return self.checkpoint.run_id
 
     def saved(self) -> tuple[RunState, bool]:
         """Return the state at the checkpoint, and whether it is an unfinished run's."""
@@ -57,10 +63,34 @@ class Seen(Outside):
         """Refuse it."""
         self._refuse("send events by")
 
+    def next_beginning(self) -> Beginning:
+        """Refuse to be the context of another run."""
+        raise ContextStateError(
+            f"run(ctx=...) got the context of a checkpoint_callback, which {self._shown}. Give the other run a copy, "
+            "Context.from_dict(flow, ctx.to_dict()), or go on from the checkpoint: flow.run_from(checkpoint)"
+        )
+
+    def alone_for(self, method: str) -> Alone:
+        """Refuse what is for steps."""
+        raise ContextStateError(
+            f"ctx.{method} works inside a step only; this is the context of a checkpoint_callback, which "
+            f"{self._shown}. What is for the run goes by its handler, as in handler.send_event"
+        )
+
+    def of_no_run(self, cure: str) -> ContextStateError:
+        """Return the error for what only the context of a live run can tell."""
+        return ContextStateError(
+            f"the context of a checkpoint_callback {self._shown}. Ask the run's handler, or handler.ctx"
+        )
+
+    @property
+    def _shown(self) -> str:
+        return f"shows run {self.run_id} as it was at {self.checkpoint.id}"
+
     def _refuse(self, what: str) -> Never:
         raise ContextStateError(
-            f"a checkpoint_callback cannot {what} its context: that shows run {self.checkpoint.run_id} as it was at "
-            f"{self.checkpoint.id}. Use the context of the run's handler, handler.ctx"
+            f"a checkpoint_callback cannot {what} its context: that {self._shown}. Use the context of the run's "
+            "handler, handler.ctx"
         )
 
 

@@ -91,7 +91,8 @@ def carry_out(run: Run, command: Command) -> None:
         case ExpireWait():
             run.accept(WaitDue(command.wait_id))
         case EndByTimeout():
-            run.accept(TimeIsUp(why_timed_out(run.run_id, run.program, run.state, run.running_steps())))
+            called_for = None if run.checkpointing is None else run.checkpointing.called_for
+            run.accept(TimeIsUp(why_timed_out(run.run_id, run.program, run.state, run.running_steps(), called_for)))
         case ParkAside():
             run.accept(AttentionNeeded(why_aside(run.run_id, run.program, run.state, command.steps)))
         case WakeAt():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import ContextStateError, DurableFlowError, RunFenced, RunFinishedError, WorkflowRuntimeError
 from ..events import Event, HumanResponseEvent, InternalDispatchEvent
 from ..journal.deputies import OF, deputy
+from ..journal.kept import require_streamed
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .asked import AskedBefore
@@ -226,7 +227,10 @@ class Attachment:
     async def rows(
         self, after: int, listener: Listener | None = None
     ) -> AsyncIterator[StreamRow | InternalDispatchEvent]:
-        """Yield published items behind a position, live, until the run ends; between them what the listener gets."""
+        """Yield published items behind a position, live, until the run ends; between them what the listener gets.
+
+        Raises CheckpointError if there were more, which are gone because the run was pruned.
+        """
         self.interested += 1
         try:
             await self.ready()
@@ -249,6 +253,8 @@ class Attachment:
                     for event in listener.up_to(after):
                         yield event
                 if not rows and ended:
+                    if self.run is None and self.key is not None:
+                        await require_streamed(self.engine.store, self.key, self.run_id, after)
                     return
         finally:
             self.interested -= 1

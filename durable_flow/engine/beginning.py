@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..incoming import ImportRequested, StartRequested
 from ..journal.runid import new_uid
-from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, Fact, StateImported
+from ..records import ContextDeleted, ContextSet, EncodedEvent, EncodedValue, Fact, JournalCompacted, StateImported
 from ..snapshot import decode_state, encode_state, with_payloads
 from .live import ContextLocks, LiveContext
 
@@ -89,17 +89,19 @@ def first_facts(start: StartRequested | ImportRequested) -> list[Fact]:
     return [StateImported(start.parent, start.seq, start.state), *start.context]
 
 
-async def recorded_beginning(store: JournalStore, run: int, expected: int) -> list[Fact]:
+async def recorded_beginning(store: JournalStore, run: int, expected: int) -> list[Fact] | None:
     """Return what a run's journal has in the place of `first_facts`, of which about so many are expected.
 
-    A run begins with one group of records. What follows it is no beginning any more, though it be a value that a step
-    or a caller has set before anything else happened.
+    None if that is not known any more, as it was compacted. A run begins with one group of records. What follows it is
+    no beginning any more, though it be a value that a step or a caller has set before anything else happened.
     """
-    upto = expected + _FEW_RECORDS
-    records = await store.read(run, to=upto)
-    while len(records) == upto and not any(record.boundary for record in records):
-        upto *= 2
-        records = await store.read(run, to=upto)
+    some = expected + _FEW_RECORDS
+    records = await store.read(run, limit=some)
+    while len(records) == some and not any(record.boundary for record in records):
+        some *= 2
+        records = await store.read(run, limit=some)
+    if isinstance(records[0].fact, JournalCompacted):
+        return None
     end = next(at for at, record in enumerate(records, 1) if record.boundary)
     return [r.fact for r in records[:end] if isinstance(r.fact, StateImported | ContextSet | ContextDeleted)]
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..branching import BranchPoint
 from ..errors import WorkflowRuntimeError
 from ..journal.checkpoint import Checkpoint
+from ..journal.kept import require_kept
 from ..journal.listing import Finder, groups, shown_by
 from ..logs import fields, said
 from ..records import Record, StepCompleted, StreamPublished, TaskId
 from ..snapshot import copied
-from ..state import RunState
+from ..state import CANCELLED, TIMED_OUT, RunState
 from .current import outside_of_steps
 from .known import require_row, require_workflow
 from .observing import Observers
@@ -72,7 +73,8 @@ class Checkpointing(Observers):
     """Stands among the observers of a run that has callbacks, and holds back what follows from a completion.
 
     Callbacks are called one after another, in the order of the journal. While one is under way no task starts that came
-    into being with the completion or after it, and the run does not end. What steps are doing goes on.
+    into being with the completion or after it, and the run does not end. What steps are doing goes on. Those of a run
+    that was cancelled, or whose time is up, are cut short: nothing else would end one that hangs.
     """
 
     def __init__(self, run: Run):
@@ -86,6 +88,7 @@ class Checkpointing(Observers):
         self._callbacks: list[OnCompletion] = []
         self._due: deque[Completion] = deque()
         self._calling: asyncio.Task[None] | None = None
+        self._is_cut = False
 
     @property
     def callbacks(self) -> tuple[OnCompletion, ...]:
@@ -95,6 +98,20 @@ class Checkpointing(Observers):
     @property
     def is_busy(self) -> bool:
         """Tell whether callbacks are under way."""
+        return bool(self._due)
+
+    @property
+    def called_for(self) -> str | None:
+        """The step for whose completion callbacks are under way; None if none are."""
+        return self._due[0].checkpoint.last_completed_step if self._due else None
+
+    def holds_the_end(self) -> bool:
+        """Tell whether the end of the run, which is durable, waits for callbacks."""
+        if self._due and self._run.state.ended in (CANCELLED, TIMED_OUT) and not self._is_cut:
+            self._is_cut = True
+            assert self._calling is not None
+            # Soon: those that need not wait for anything are called before.
+            self._run.loop.call_soon(self._calling.cancel)
         return bool(self._due)
 
     def add(self, callbacks: Iterable[OnCompletion]) -> None:
@@ -140,33 +157,41 @@ class Checkpointing(Observers):
             raise  # its loop was closed under it, long ago perhaps
         except BaseException as error:
             current = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+            is_asked = isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling()
+            if is_asked and not self._is_cut:
                 run.release()  # the loop ends
                 raise
-            self._failed(error, self._due[0].checkpoint)
+            if not is_asked:
+                self._failed(error, self._due[0].checkpoint)
         finally:
             self._calling = None
             self._due.clear()
         run.wake()
 
     def _failed(self, error: BaseException, checkpoint: Checkpoint) -> None:
-        """Stop the run in this process: whoever awaits it gets the error, and the journal has nothing of it."""
+        """Stop the run in this process: whoever awaits it gets the error, and the journal has nothing of it.
+
+        Where somebody learns of another end, or nobody of any, it is logged.
+        """
         run, step = self._run, checkpoint.last_completed_step
         where = (
             f"the checkpoint_callback of run {run.run_id} raised this, at {checkpoint.id} (step {step!r} had completed "
-            f"and is recorded). This process has dropped the run; flow.resume({run.run_id!r}) goes on with it"
+            "and is recorded)"
         )
+        if self._is_cut or run.closed:
+            after = "the run had ended" if self._is_cut else "this process had given the run up"
+            logger.error(
+                "%s, after %s: %s", where, after, said(error),
+                extra=fields("checkpoint_callback_failed", run.run_id, step),
+            )  # fmt: skip
+            return
+        where += f". This process has dropped the run; flow.resume({run.run_id!r}) goes on with it"
         if not isinstance(error, Exception):
             raised = WorkflowRuntimeError(f"the checkpoint_callback awaited something that was cancelled; {where}")
             raised.__cause__ = error
             error = raised
         else:
             error.add_note(where)
-        if run.closed:
-            logger.error(
-                "%s; it was raised after this process had given the run up: %s", where, said(error),
-                extra=fields("checkpoint_callback_failed", run.run_id, step),
-            )  # fmt: skip
         run.drop(error)
 
 
@@ -180,12 +205,13 @@ def call_back(run: Run, callbacks: Iterable[OnCompletion]) -> None:
 async def recorded_completions(attachment: Attachment) -> AsyncGenerator[Completion]:
     """Yield the completions in the journal of a run of the attachment's workflow, wherever it lived.
 
-    Raises RunNotFoundError and RunConflictError.
+    Raises RunNotFoundError and RunConflictError, and CheckpointError if the run was pruned.
     """
     engine, program = attachment.engine, attachment.program
     await engine.ready()
     row = await require_row(engine.store, attachment.run_id)
     require_workflow(attachment, row.workflow)
+    require_kept(row, "its checkpoints")
     completions = Completions(Finder(attachment.run_id, shown_by(program.codec)))
     async with aclosing(groups(engine.store, row.run, 0, row.seq)) as found:
         async for state, group in found:

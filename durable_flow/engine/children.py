@@ -11,14 +11,22 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from ..errors import ContextStateError, DurableFlowError, NeedsAttentionError, RunFailedError, RunFinishedError
+from ..errors import (
+    CheckpointError,
+    ContextStateError,
+    DurableFlowError,
+    NeedsAttentionError,
+    RunFailedError,
+    RunFinishedError,
+)
 from ..events import Event, InternalDispatchEvent, StartEvent
+from ..fold import fold
 from ..incoming import AttentionNeeded, ChildAsks, ChildOver, ImportRequested, StartRequested
 from ..journal.deputies import wait_id_of
 from ..journal.folding import state_at
 from ..journal.protocol import FINAL_STATUSES, Append, NewMessage, RunRow, RunUpdate, StreamRow
 from ..logs import fields, said
-from ..records import EncodedValue, Record, RunCancelled, RunStarted, TaskId
+from ..records import EncodedValue, Record, RunCancelled, TaskId
 from ..state import CANCELLED, NEEDS_ATTENTION, Child
 from .attachment import Attachment
 from .child_ids import parent_in
@@ -93,6 +101,8 @@ class Children:
                     prompt = self._run.program.codec.encode_event(attachment.program.codec.decode_event(row.event))
                     wait_id = wait_id_of(attachment.run_id, row.wait_id)
                     self._run.accept(ChildAsks(child.seq, row.position, prompt, wait_id))
+        except CheckpointError:
+            pass  # it was pruned, so it has ended, and asks nothing any more
         except DurableFlowError as error:
             self.failed(child.seq, error)
             return
@@ -179,6 +189,18 @@ class ChildAttachment(Attachment):
         self.seq = planned.seq or _started_at(execution, planned)
         parent.children.hold(self)
         self.notify()
+        recorded = parent.state.children.get(self.seq)
+        if recorded is not None and recorded.ended_at and await self._is_gone():
+            # To start it anew would do again what was done.
+            reason = (
+                f"run {parent.run_id} goes on with run {self.run_id} of {recorded.workflow}, which it has started and "
+                f"which has ended ({recorded.status}), but that one was pruned together with its result. Fork run "
+                f"{parent.run_id} from a checkpoint before it was started, or cancel it"
+            )
+            self.failure, self._begun = NeedsAttentionError(reason), True
+            parent.accept(AttentionNeeded(reason))
+            self.notify()
+            return
         await self.engine.starting.begin(self, event, start, known=True)
         if not parent.closed:
             parent.children.follow(self)
@@ -190,6 +212,10 @@ class ChildAttachment(Attachment):
         self.interested -= 1
         if self._parent.children is not None:
             self._parent.children.failed(self.seq, error)
+
+    async def _is_gone(self) -> bool:
+        await self.engine.ready()
+        return self.run_id not in self.engine.runs and await self.engine.store.find(self.run_id) is None
 
     async def was_answered(self, row: StreamRow) -> bool:
         """As `Attachment.was_answered`; a step that runs again sees what it saw before."""
@@ -342,8 +368,7 @@ async def cancel_orphans(engine: Engine, rows: Iterable[RunRow]) -> None:
     for row in children:
         if row.run_id not in unfinished or parent_in(row.run_id) in unfinished:
             continue
-        [started] = await engine.store.read(row.run, to=1)
-        parent = started.fact.parent if isinstance(started.fact, RunStarted) else None
+        parent = fold(await engine.store.read(row.run, limit=1)).parent
         ended = None if parent is None else await engine.store.find(parent)
         if ended is not None and ended.status in FINAL_STATUSES:
             with suppress(RunFinishedError):

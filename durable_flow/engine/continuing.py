@@ -15,6 +15,7 @@ from ..errors import (
     WorkflowRuntimeError,
 )
 from ..fold import fold
+from ..journal.kept import require_kept
 from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..logs import fields, said
 from ..records import EncodedValue
@@ -63,6 +64,7 @@ class Continuing:
         for look, pause in enumerate(growing_pauses()):
             row = await require_row(self._engine.store, run_id)
             require_workflow(attachment, row.workflow)
+            require_kept(row, "a retry")
             retried = row.owner is not None and not (await self._engine.owners.gone())(row.owner)
             if row.status not in (FAILED, TIMED_OUT) and not look:
                 raise WorkflowRuntimeError(
@@ -147,7 +149,7 @@ class Continuing:
         """Attach to an existing run, taking it up if nobody has it."""
         require_workflow(attachment, row.workflow)
         if not resume:
-            first = await self._engine.store.read(row.run, to=1)
+            first = await self._engine.store.read(row.run, limit=1)
             require_arguments(attachment, fold(first).arguments, arguments)
         attachment.key = row.run
         pauses = growing_pauses()

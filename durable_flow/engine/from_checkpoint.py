@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..branching import Branch, Emit, branch, emitted_events, output_of
-from ..errors import CheckpointError, DeserializationError, DurableFlowError
+from ..errors import CheckpointError, DeserializationError, DurableFlowError, SerializationError
 from ..events import Event, StopEvent, UnknownEvent
 from ..journal.checkpoint import Checkpoint
 from ..journal.folding import state_at
@@ -18,6 +18,7 @@ from ..journal.protocol import RunRow
 from ..journal.runid import new_run_id as made_run_id
 from ..journal.runid import new_uid
 from ..records import EncodedEvent, EncodedValue, Fact, Record, StepCompleted
+from ..serializers.json import JsonSerializer
 from ..state import CANCELLED, COMPLETED, RunState
 from .attachment import Attachment
 from .forking import emit_by
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from .beginning import Beginning
     from .engine import Engine
     from .program import Program
+
+_EXACT = JsonSerializer()
 
 
 def run_from(
@@ -86,6 +89,8 @@ async def _origin(engine: Engine, checkpoint: Checkpoint, given: Beginning | Non
     uid = _uid(given)
     if row is not None and uid and uid != row.uid:
         row = None
+    if row is not None and given is not None and 1 < row.first >= checkpoint.seq:
+        row = None  # compacted or pruned since: what the checkpoint carries is all there is
     if row is None and given is None:
         whose = f"run {checkpoint.run_id} is not in {engine.store.url}" if checkpoint.run_id else "it names no run"
         raise CheckpointError(
@@ -176,7 +181,8 @@ def _emit(program: Program, checkpoint: Checkpoint, group: Sequence[Record]) -> 
             )
         return None
     completes = any(isinstance(record.fact, StepCompleted) for record in group)
-    if recorded and _is_same(program, event, recorded[0]) and not (completes and isinstance(event, StopEvent)):
+    is_same = bool(recorded) and (checkpoint.recorded_output == recorded[0] or _is_same(program, event, recorded[0]))
+    if is_same and not (completes and isinstance(event, StopEvent)):
         return None
     if isinstance(event, UnknownEvent):
         raise CheckpointError(
@@ -186,13 +192,32 @@ def _emit(program: Program, checkpoint: Checkpoint, group: Sequence[Record]) -> 
 
 
 def _is_same(program: Program, event: Event, recorded: EncodedEvent) -> bool:
-    if program.codec.encode_event(event) == recorded:
+    codec = program.codec
+    encoded = codec.encode_event(event)
+    if encoded == recorded:
         return True
     try:
-        # Codecs other than JSON are not canonical: equal events may have other bytes.
-        return bool(program.codec.decode_event(recorded) == event)
+        before = codec.decode_event(recorded)
     except DeserializationError:
         return False
+    # Encoded again, as today's class is written.
+    return encoded == codec.encode_event(before) or _are_alike(before, event)
+
+
+def _are_alike(before: object, now: object) -> bool:
+    """Tell whether two values whose encodings differ are the same all the same: other codecs than JSON may write equal
+    values in several ways.
+
+    Equality alone does not say it, for 1, 1.0 and True are equal.
+    """
+    try:
+        if before != now:
+            return False
+        return _EXACT.serialize(before) == _EXACT.serialize(now)
+    except SerializationError:
+        return True  # JSON has no say in what it cannot write
+    except Exception:
+        return False  # no two of its kind can be compared
 
 
 def _changes(
@@ -202,10 +227,11 @@ def _changes(
     values, codec = given.live.encoded(), program.codec
 
     def is_other(key: str) -> bool:
-        before = recorded.get(key)
-        return before != values[key] and (
-            before is None or bool(codec.decode_value(before) != codec.decode_value(values[key]))
-        )
+        before, now = recorded.get(key), values[key]
+        if before is None or before == now:
+            return before is None
+        old, new = codec.decode_value(before), codec.decode_value(now)
+        return codec.encode_value(old) != codec.encode_value(new) and not _are_alike(old, new)
 
     changed = {key: codec.decode_value(value) for key, value in values.items() if is_other(key)}
     removed = [

@@ -50,13 +50,14 @@ async def require_beginning(
 ) -> None:
     """Compare the context that the caller has for a run with what that run began with; an empty one takes all.
 
-    Raises RunConflictError.
+    Of a run that was compacted that is not known any more, so it counts as the one that is meant. Raises
+    RunConflictError.
     """
     given = first_facts(start) if attachment.beginning is not None else []
     if not given:
         return
     recorded = await recorded_beginning(store, run, len(given))
-    if not begins_alike(attachment.program.codec, recorded, given):
+    if recorded is not None and not begins_alike(attachment.program.codec, recorded, given):
         raise _conflict(attachment, "that began with another context")
 
 
@@ -65,7 +66,8 @@ async def recorded_outcome(store: JournalStore, attachment: Attachment, row: Run
     program = attachment.program
     # All of it and not its last record only: the handler's context shows the values, as where the run was live.
     state = await state_at(store, row.run)
-    attachment.found = state
+    if row.pruned_at is None:
+        attachment.found = state
     if state.ended == COMPLETED:
         assert state.result is not None
         await require_readable(store, row, program.codec, [state.result])

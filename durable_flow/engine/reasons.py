@@ -47,10 +47,17 @@ def remedies(run_id: str) -> str:
     )
 
 
-def why_timed_out(run_id: str, program: Program, state: RunState, active: Collection[str]) -> str:
-    """Say what a run whose time is up was doing: its `active` steps, and what it waited for in vain."""
+def why_timed_out(
+    run_id: str, program: Program, state: RunState, active: Collection[str], called_for: str | None = None
+) -> str:
+    """Say what a run whose time is up was doing: its `active` steps, and what it waited for in vain.
+
+    `called_for` is the step for whose completion its callbacks were called.
+    """
     message = f"Operation timed out after {program.timeout} seconds. "
     message += f"Currently active steps: {', '.join(sorted(active))}" if active else "No steps active"
+    if called_for is not None:
+        message += f". The checkpoint_callback of step {called_for!r} was under way"
     if state.unhandled:
         message += f". Events that no step handled: {', '.join(state.unhandled)}"
     message += incomplete_sets(state)

@@ -516,7 +516,7 @@ class Run(ContextLocks):
             self._idle.cancel()
             self._idle = None
         idle = self.state.parked and not self.executions and not (self.children and self.children.unfinished)
-        if self._idle_release_seconds is not None and idle:
+        if self._idle_release_seconds is not None and idle and not (self.checkpointing and self.checkpointing.is_busy):
             self._idle = self.loop.call_later(self._idle_release_seconds, self._release_if_idle)
 
     def _release_if_idle(self) -> None:
@@ -525,7 +525,7 @@ class Run(ContextLocks):
             self.release()
 
     def _finish(self) -> None:
-        if self.closed or (self.checkpointing is not None and self.checkpointing.is_busy):
+        if self.closed or (self.checkpointing is not None and self.checkpointing.holds_the_end()):
             return
         state = self.state
         if state.ended == COMPLETED:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..errors import DurableFlowError, JournalUnavailableError, WriteOutcomeUnknown
@@ -14,8 +13,9 @@ from ..incoming import CancelRequested, ResumeRequested
 from ..journal.folding import folded
 from ..journal.protocol import FINAL_STATUSES, RunRow
 from ..logs import fields, said
-from ..records import RunClaimed
+from ..records import JournalCompacted, RunClaimed
 from ..shape import changes
+from ..snapshot import decode_state
 from .asked import AskedBefore
 from .attachment import Attachment
 from .claims import SUSPICIOUS_CLAIMS, Trial, growing_pauses
@@ -75,8 +75,16 @@ class Taking:
     async def _idle_claims(self, row: RunRow) -> int:
         """Count the claims since which nothing was recorded, by workers that are gone."""
         last = await self._engine.store.read(row.run, after=max(0, row.seq - SUSPICIOUS_CLAIMS))
-        idle = takewhile(lambda fact: isinstance(fact, RunClaimed) and fact.previous, (r.fact for r in reversed(last)))
-        return sum(1 for _ in idle)
+        idle = 0
+        for record in reversed(last):
+            match record.fact:
+                case RunClaimed(previous=str()):
+                    idle += 1
+                case JournalCompacted() as compacted:
+                    return idle + decode_state(compacted.state).claims
+                case _:
+                    break
+        return idle
 
     async def _take_up(self, attachment: Attachment, row: RunRow, resume: bool) -> Run | None:
         try:

@@ -1,7 +1,8 @@
 """The form of an archive: one run as JSON lines, each with a hash over itself and all before it.
 
 The first line is the manifest, the last one the footer. In between stand the records in order, each followed by the
-stream items that it published, then the messages that the run has not taken yet. A line ends in `,"hash":"..."}`: the
+stream items that it published, then the messages that the run has not taken yet. The first record of a run that was
+compacted is followed by what only rows tell of the time before (`earlier`). A line ends in `,"hash":"..."}`: the
 SHA-256 of the hash before it ("" before the first one), a line feed, and the line without its own hash.
 """
 
@@ -19,7 +20,7 @@ from ..errors import ArchiveError, DeserializationError
 from ..events import MAX_VERSION
 from ..records import EncodedEvent, Fact, Record
 from .archive_values import NUMBER_LIMIT
-from .protocol import ImportedMessage, MessageRow
+from .protocol import Earlier, EarlierMessage, EarlierWait, ImportedMessage, MessageRow, StreamRow
 from .rows import to_columns, to_fact
 from .seals import closed_by, opened_by
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 FORMAT = "durable_flow.archive"
 VERSION = 1
+# Of a run that was compacted: older packages, which would take it for a damaged one, ask for an upgrade.
+COMPACTED_VERSION = 2
 
 _HASH = re.compile(rb',"hash":"([0-9a-f]{64})"}\n')
 _HASH_BYTES = 76
@@ -43,6 +46,7 @@ class Manifest(NamedTuple):
     """What the first line says. Times are microseconds; `records`, `items` and `messages` are counts.
 
     `durable_flow` is the version of the package that wrote it, `seal` the id of the seal that closed the other lines.
+    `first` is the seq of the first record; above 1, those before were compacted into it at `compacted_at`.
     """
 
     run_id: str
@@ -57,6 +61,8 @@ class Manifest(NamedTuple):
     exported_at: int
     durable_flow: str
     seal: str | None = None
+    first: int = 1
+    compacted_at: int | None = None
 
 
 class RecordLine(NamedTuple):
@@ -82,7 +88,7 @@ class Footer(NamedTuple):
     messages: int
 
 
-Line = RecordLine | ItemLine | ImportedMessage | Footer
+Line = RecordLine | ItemLine | Earlier | ImportedMessage | Footer
 
 
 class Chain:
@@ -118,7 +124,11 @@ class Chain:
 
 def manifest_content(manifest: Manifest) -> dict[str, Any]:
     """Return the content of the first line."""
-    return {"archive": FORMAT, "version": VERSION, **_present(manifest._asdict())}
+    content = _present(manifest._asdict())
+    if manifest.first > 1:
+        return {"archive": FORMAT, "version": COMPACTED_VERSION, **content}
+    del content["first"]
+    return {"archive": FORMAT, "version": VERSION, **content}
 
 
 def record_content(record: Record, epoch: int) -> dict[str, Any]:
@@ -133,6 +143,21 @@ def record_content(record: Record, epoch: int) -> dict[str, Any]:
 def item_content(item: ItemLine) -> dict[str, Any]:
     """Return the content of a stream item's line."""
     return {"item": item.position, **_event(item.event)}
+
+
+def earlier_content(row: Earlier) -> dict[str, Any]:
+    """Return the content of a line about the time before the first record."""
+    match row:
+        case StreamRow():
+            return _present({
+                "earlier": "item", "position": row.position, "at": row.at, "step": row.step, "task": row.task,
+                "wait_id": row.wait_id, "reset_since": row.reset_since,
+                **(_event(row.event) if row.event is not None else {}),
+            })  # fmt: skip
+        case EarlierWait():
+            return {"earlier": "wait", **row._asdict()}
+        case EarlierMessage():
+            return {"earlier": "message", **row._asdict()}
 
 
 def message_content(line: ImportedMessage) -> dict[str, Any]:
@@ -184,10 +209,11 @@ def read_manifest(text: bytes) -> Manifest:
     data = _parsed(text)
     if data.get("archive") != FORMAT:
         raise ArchiveError("it is no manifest: this is no archive of durable_flow")
-    if data.get("version") != VERSION or type(data["version"]) is not int:
+    version = data.get("version")
+    if version not in (VERSION, COMPACTED_VERSION) or type(version) is not int:
         raise ArchiveError(
-            f"the archive's format is version {data.get('version')!r:.50}, this package reads version {VERSION}: "
-            "upgrade durable_flow"
+            f"the archive's format is version {version!r:.50}, this package reads versions {VERSION} and "
+            f"{COMPACTED_VERSION}: upgrade durable_flow"
         )
     fields = _Fields(data, "the manifest")
     fields.text("archive")
@@ -197,8 +223,11 @@ def read_manifest(text: bytes) -> Manifest:
         texts("run_id"), texts("uid"), texts("workflow"), texts("shape"), texts("status"), numbers("records"),
         numbers("items"), numbers("messages"), numbers("created_at"), numbers("exported_at"), texts("durable_flow"),
         fields.maybe_text("seal"),
+        *((numbers("first"), numbers("compacted_at")) if version == COMPACTED_VERSION else ()),
     )  # fmt: skip
     fields.end()
+    if version == COMPACTED_VERSION and manifest.first < 2:
+        raise ArchiveError("the manifest of a run that was compacted says that nothing was before its first record")
     return manifest
 
 
@@ -224,6 +253,8 @@ def read_line(text: bytes, seal: Seal | None, uid: str, line: int) -> Line:
         event = _read_event(fields)
         fields.end()
         return ItemLine(position, event)
+    if "earlier" in data:
+        return _read_earlier(data)
     if "message" in data:
         return _read_message(data)
     fields = _Fields(data, "the footer")
@@ -247,6 +278,34 @@ def _read_record(data: dict[str, Any]) -> RecordLine:
     except (DeserializationError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise ArchiveError(f"the record of kind {kind!r:.50} cannot be read: {error}") from error
     return RecordLine(Record(seq, at, boundary, fact), epoch, codec)
+
+
+def _read_earlier(data: dict[str, Any]) -> Earlier:
+    fields = _Fields(data, "a line about the time before the first record")
+    kind = fields.text("earlier")
+    row: Earlier
+    if kind == "item":
+        position, at = fields.number("position"), fields.number("at")
+        step, task = fields.maybe_text("step"), fields.maybe_number("task")
+        wait_id, reset_since = fields.maybe_text("wait_id"), fields.maybe_number("reset_since")
+        event = _read_event(fields) if reset_since is None else None
+        row = StreamRow(position, at, step, event, wait_id, reset_since, task)
+    elif kind == "wait":
+        row = EarlierWait(
+            fields.text("wait_id"), fields.text("outcome"), fields.texts("wanted"), fields.flag("strict"),
+            fields.flag("human"), fields.number("opened_at"),
+        )  # fmt: skip
+        if row.outcome not in _OUTCOMES:
+            raise ArchiveError(f"a wait has the outcome {row.outcome!r:.50}, which is none")
+    elif kind == "message":
+        row = EarlierMessage(fields.text("message_id"))
+    else:
+        raise ArchiveError(f"{kind!r:.50} is not known of the time before the first record")
+    fields.end()
+    return row
+
+
+_OUTCOMES = frozenset({"answered", "timed_out", "closed", "ended"})
 
 
 def _read_message(data: dict[str, Any]) -> ImportedMessage:
@@ -303,6 +362,12 @@ class _Fields:
 
     def maybe_text(self, name: str) -> str | None:
         return self.text(name) if name in self._data else None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        found = self._take(name, list)
+        if not all(type(part) is str for part in found):
+            raise ArchiveError(f"{self._what} has a {name!r} that is no list of texts")
+        return tuple(found)
 
     def number(self, name: str) -> int:
         value: int = self._take(name, int)

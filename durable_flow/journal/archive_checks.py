@@ -11,7 +11,9 @@ from ..records import (
     EncodedEvent,
     EncodedValue,
     Fact,
+    JournalCompacted,
     MessageReceived,
+    Record,
     RunStarted,
     StateImported,
     StreamPublished,
@@ -19,9 +21,9 @@ from ..records import (
 )
 from ..snapshot import decode_state, with_payloads
 from ..state import RUNNING, RunState
-from .archive import Footer, ItemLine, Manifest, RecordLine
+from .archive import Footer, ItemLine, Line, Manifest, RecordLine
 from .archive_values import fits, require_sound
-from .protocol import ImportedMessage, ImportedRun, NewRun
+from .protocol import Earlier, EarlierMessage, EarlierWait, ImportedMessage, ImportedRun, NewRun, StreamRow
 from .runid import require_run_id
 
 SAFE_CODEC = "json"
@@ -49,11 +51,13 @@ class Checks:
         self._message_ids: set[str] = set()
         self._answered: set[str] = set()
         self._ended_at: int | None = None
+        # The position of the last item of before the first record, and how many lines tell of that time.
+        self._streamed = self._earlier = 0
         self._at = 0
         self._parent_uid: str | None = None
         self._parent_seq: int | None = None
 
-    def take(self, line: RecordLine | ItemLine | ImportedMessage | Footer) -> None:
+    def take(self, line: Line) -> None:
         """Check the next line."""
         if self.footer is not None:
             raise ArchiveError("something follows the footer")
@@ -61,14 +65,19 @@ class Checks:
             raise ArchiveError(f"stream item {self._awaited[0]} is missing")
         match line:
             case RecordLine():
+                self._require_all_items()
                 self._record(line)
+            case StreamRow() | EarlierWait() | EarlierMessage():
+                self._take_earlier(line)
             case ItemLine():
                 self._item(line)
             case ImportedMessage():
                 self._message(line)
             case Footer():
+                self._require_all_items()
                 self._end(line)
-        if self._state.seq + self._items + len(self.messages) > self._max_records:
+        records = self._state.seq - self.manifest.first + 1
+        if records + self._earlier + self._items + len(self.messages) > self._max_records:
             raise ArchiveError(f"it holds more than max_records = {self._max_records:,} records, items and messages")
 
     def imported_run(self, run_id: str) -> ImportedRun:
@@ -81,7 +90,7 @@ class Checks:
         return ImportedRun(
             NewRun(run_id, state.uid, state.workflow, manifest.shape, None, self._parent_seq), status, state.epoch,
             None if status == RUNNING else state.wake_at, manifest.created_at, state.last_at,
-            self._ended_at if state.ended else None, error, parent_uid=self._parent_uid,
+            self._ended_at if state.ended else None, error, self._parent_uid, manifest.first, manifest.compacted_at,
         )  # fmt: skip
 
     def _record(self, line: RecordLine) -> None:
@@ -91,10 +100,13 @@ class Checks:
         fact = record.fact
         if self.messages:
             raise ArchiveError("a record stands behind the messages")
-        if record.seq != state.seq + 1:
-            raise ArchiveError(f"it is record {record.seq} where record {state.seq + 1} belongs")
+        expected = state.seq + 1 if state.seq else self.manifest.first
+        if record.seq != expected:
+            raise ArchiveError(f"it is record {record.seq} where record {expected} belongs")
         if isinstance(fact, RunStarted) != (record.seq == 1):
             raise ArchiveError("the first record of a run, and no other one, says that it was started")
+        if isinstance(fact, JournalCompacted) != (record.seq == self.manifest.first > 1):
+            raise ArchiveError("the first record of a run that was compacted, and no other one, says so")
         if not fits(fact, type(fact)):
             raise ArchiveError(f"a {type(fact).__name__} has a field of the wrong type")
         require_sound(fact, type(fact).__name__)
@@ -120,6 +132,8 @@ class Checks:
             raise ArchiveError(
                 f"the records do not fold: {type(fact).__name__} does not follow from those before ({error!r})"
             ) from error
+        if isinstance(fact, JournalCompacted):
+            self._require_compacted(record)
         if state.epoch != line.epoch:
             raise ArchiveError(f"it is of epoch {line.epoch}, and the run was at epoch {state.epoch} then")
         if record.at < self._at:
@@ -127,6 +141,39 @@ class Checks:
         self._at = record.at
         if state.ended and not was_ended:
             self._ended_at = record.at
+
+    def _require_compacted(self, record: Record) -> None:
+        """Refuse a state that is not the one of this run at this record."""
+        state = self._state
+        found = (state.uid, state.seq, state.boundary, state.last_at, record.boundary)
+        if found != (self.manifest.uid, record.seq, record.seq, record.at, True):
+            raise ArchiveError("the state of what was compacted is that of another run, or at another record")
+        self._streamed = state.streamed_before
+
+    def _take_earlier(self, row: Earlier) -> None:
+        state = self._state
+        if not state.seq or state.seq != self.manifest.first or self._items or self.messages:
+            raise ArchiveError("what was before the first record does not belong here")
+        self._earlier += 1
+        require_sound(row, "a line about the time before the first record")
+        match row:
+            case StreamRow():
+                if row.position != self._streamed + 1 or row.position > state.position:
+                    raise ArchiveError(f"stream item {row.position} does not belong here")
+                self._streamed = row.position
+                if row.event is not None:
+                    self._require_codec(row.event.codec)
+                    self._require_size(row.event)
+            case EarlierMessage():
+                self._require_new_message(row.message_id)
+            case EarlierWait():
+                pass  # its outcome was looked at when it was read
+
+    def _require_all_items(self) -> None:
+        state = self._state
+        if self.manifest.first > 1 and state.seq == self.manifest.first and self._streamed < state.position:
+            # Those that later records publish follow them.
+            raise ArchiveError(f"stream item {self._streamed + 1} is missing")
 
     def _item(self, line: ItemLine) -> None:
         if not self._awaited or line.position != self._awaited[0]:
@@ -156,7 +203,7 @@ class Checks:
 
     def _end(self, footer: Footer) -> None:
         manifest, state = self.manifest, self._state
-        counted = Footer(state.seq, self._items, len(self.messages))
+        counted = Footer(state.seq - manifest.first + 1, self._items, len(self.messages))
         if not footer == counted == Footer(manifest.records, manifest.items, manifest.messages):
             raise ArchiveError("it does not hold what the manifest and the footer count")
         if state.boundary != state.seq or not state.seq:
@@ -173,8 +220,9 @@ class Checks:
     def _require_codecs_of(self, fact: Fact) -> None:
         for payload in _payloads(fact):
             self._require_codec(payload.codec)
-        if isinstance(fact, StateImported):
-            self._parent_uid, self._parent_seq = fact.parent, fact.seq
+        if isinstance(fact, StateImported | JournalCompacted):
+            if isinstance(fact, StateImported):
+                self._parent_uid, self._parent_seq = fact.parent, fact.seq
             try:
                 state = decode_state(fact.state)
                 with_payloads(state, self._accepted)

@@ -10,7 +10,16 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ArchiveError, RunConflictError
 from ..fold import fold
-from ..records import EncodedEvent, MessageReceived, Record, RunClaimed, StreamPublished
+from ..records import (
+    EncodedEvent,
+    JournalCompacted,
+    MessageReceived,
+    Record,
+    RunClaimed,
+    StreamPublished,
+    WaitOpened,
+)
+from ..snapshot import decode_state, open_waits
 from ..state import RunState
 from .archive import (
     Chain,
@@ -18,6 +27,7 @@ from .archive import (
     ItemLine,
     Manifest,
     RecordLine,
+    earlier_content,
     footer_content,
     item_content,
     manifest_content,
@@ -30,7 +40,17 @@ from .archive import (
 from .archive_checks import Checks
 from .archive_files import ArchiveFile, Output, lines, writing
 from .info import ArchiveInfo
-from .protocol import ImportedMessage, ImportedPage, JournalStore, RunRow
+from .kept import require_kept
+from .protocol import (
+    Earlier,
+    EarlierMessage,
+    EarlierWait,
+    ImportedMessage,
+    ImportedPage,
+    JournalStore,
+    RunRow,
+    StreamRow,
+)
 from .runid import require_run_id
 from .shielded import shielded
 
@@ -78,12 +98,14 @@ async def export_run(
     # The messages first: what the run takes from now on is in the records, or a message still at their end.
     waiting = await store.unconsumed(run)
     [row] = await store.find_many([run])
-    state, items, received = await _counted(store, row)
+    require_kept(row, "an archive")
+    over, taken = await store.earlier(run) if row.first > 1 else ([], [])
+    state, items, received, opened = await _counted(store, row)
     messages = [_as_of(each, state) for each in waiting if each.message.message_id not in received]
-    counts = Footer(state.seq, items, len(messages))
+    counts = Footer(state.seq - row.first + 1, items, len(messages))
     manifest = Manifest(
         row.run_id, row.uid, row.workflow, row.shape, state.status, *counts, row.created_at, store.now(), version,
-        seal.id if seal is not None else None,
+        seal.id if seal is not None else None, row.first, row.compacted_at if row.first > 1 else None,
     )  # fmt: skip
     with writing(file) as output:
         writer = _Writer(output, seal, row.uid)
@@ -95,6 +117,16 @@ async def export_run(
             for record in page:
                 if isinstance(record.fact, RunClaimed):
                     epoch = record.fact.epoch
+                elif isinstance(record.fact, JournalCompacted):
+                    compacted = decode_state(record.fact.state)
+                    epoch = compacted.epoch
+                    await asyncio.to_thread(writer.write, [record_content(record, epoch)])
+                    earlier: list[Earlier] = [wait for wait in over if wait.wait_id not in opened]
+                    earlier += [message for message in taken if message.message_id not in received]
+                    await asyncio.to_thread(writer.write, [earlier_content(each) for each in earlier])
+                    async for some in _items_before(store, row, compacted):
+                        await asyncio.to_thread(writer.write, [earlier_content(item) for item in some])
+                    continue
                 contents.append(record_content(record, epoch))
                 if isinstance(record.fact, StreamPublished):
                     for position in range(record.fact.first, record.fact.first + len(record.fact.digests)):
@@ -113,16 +145,30 @@ def _as_of(waiting: ImportedMessage, state: RunState) -> ImportedMessage:
     return waiting._replace(undelivered=state.ended is not None or late)
 
 
+async def _items_before(store: JournalStore, row: RunRow, compacted: RunState) -> AsyncIterator[list[StreamRow]]:
+    """Yield the items that were published before the first record that is kept, some at a time."""
+    after = compacted.streamed_before
+    while after < compacted.position:
+        found = await store.stream(row.run, after, limit=min(_PAGE, compacted.position - after))
+        if not found or found[0].position != after + 1:
+            raise ArchiveError(f"run {row.run_id}: stream item {after + 1} is not there any more. Nothing was exported")
+        after = found[-1].position
+        yield found
+
+
 class _Counted(NamedTuple):
-    """The state at the newest boundary, how many items were published up to there, and the messages taken."""
+    """The state at the newest boundary, how many items were published up to there, and the messages taken; of a run
+    that was compacted only what its records tell. `opened` are the waits of which they tell.
+    """
 
     state: RunState
     items: int
     received: set[str]
+    opened: set[str]
 
 
 async def _counted(store: JournalStore, row: RunRow) -> _Counted:
-    state, items, received = RunState(), 0, set[str]()
+    state, items, received, opened = RunState(), 0, set[str](), set[str]()
     held: list[Record] = []
     async for page in _pages(store, row, row.seq):
         held += page
@@ -134,19 +180,25 @@ async def _counted(store: JournalStore, row: RunRow) -> _Counted:
                 items += len(record.fact.digests)
             elif isinstance(record.fact, MessageReceived) and record.fact.message_id is not None:
                 received.add(record.fact.message_id)
+            elif isinstance(record.fact, WaitOpened):
+                opened.add(record.fact.wait_id)
+            elif isinstance(record.fact, JournalCompacted):
+                opened.update(wait.wait_id for wait, _ in open_waits(decode_state(record.fact.state)))
         held = held[whole:]
     if not state.seq:
         raise ArchiveError(f"run {row.run_id} has no boundary yet. Nothing was exported; do it a little later")
-    return _Counted(state, items, received)
+    return _Counted(state, items, received, opened)
 
 
 async def _pages(store: JournalStore, row: RunRow, to: int) -> AsyncIterator[list[Record]]:
     """Yield the records up to seq `to`, some at a time."""
-    after = 0
+    after = row.first - 1
     while after < to:
         page = await store.read(row.run, after=after, to=to, limit=_PAGE)
         if not page or page[0].seq != after + 1:
             raise ArchiveError(f"run {row.run_id}: record {after + 1} is not there any more. Nothing was exported")
+        if page[0].seq != row.first and any(isinstance(record.fact, JournalCompacted) for record in page):
+            raise ArchiveError(f"run {row.run_id} was compacted meanwhile. Nothing was exported; do it again")
         after = page[-1].seq
         yield page
 
@@ -255,6 +307,7 @@ def _imported_pages(copy: IO[bytes], seal: Seal | None, uid: str) -> Iterator[Im
     copy.seek(0)
     records: list[Record] = []
     items: list[EncodedEvent] = []
+    earlier: list[Earlier] = []
     epoch = size = 0
     for number, text in enumerate(copy, 1):
         line = read_line(text, seal, uid, number)
@@ -264,13 +317,18 @@ def _imported_pages(copy: IO[bytes], seal: Seal | None, uid: str) -> Iterator[Im
             records.append(_with_items(records.pop(), items))
             items = []
         if isinstance(line, RecordLine):
-            if records and (line.epoch != epoch or len(records) >= _PAGE or size > _PAGE_BYTES):
-                yield ImportedPage(epoch, records)
-                records, size = [], 0
+            if records and (earlier or line.epoch != epoch or len(records) >= _PAGE or size > _PAGE_BYTES):
+                yield ImportedPage(epoch, records, earlier)
+                records, earlier, size = [], [], 0
             epoch = line.epoch
             records.append(line.record)
+        elif isinstance(line, StreamRow | EarlierWait | EarlierMessage):
+            earlier.append(line)
+            if size > _PAGE_BYTES:
+                yield ImportedPage(epoch, records, earlier)
+                records, earlier, size = [], [], 0
         size += len(text)
-    yield ImportedPage(epoch, records)
+    yield ImportedPage(epoch, records, earlier)
 
 
 def _with_items(record: Record, items: Sequence[EncodedEvent]) -> Record:

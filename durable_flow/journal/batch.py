@@ -144,7 +144,7 @@ class Batch:
 
     def _appended_before(self, unit: AppendUnit) -> bool:
         # One epoch has one writer, so a row of this epoch at this seq is the one that this unit wrote.
-        return self._execute(sql.epoch_at_seq, {"run_": unit.run, "seq_": unit.after + 1}) == [(unit.epoch,)]
+        return self._execute(sql.epoch_from_seq, {"run_": unit.run, "seq_": unit.after + 1}) == [(unit.epoch,)]
 
     def _last_seq(self, run: int) -> int:
         found = self._execute(sql.last_record, {"run_": run})

@@ -11,6 +11,7 @@ from ..records import Fact, Record
 from ..state import CANCELLED, COMPLETED, RunState
 from .folding import state_at
 from .forking import nobody
+from .kept import require_kept
 from .protocol import Append, Claim, JournalStore, RunRow, RunUpdate
 from .standing import row_update
 
@@ -27,13 +28,14 @@ async def edit(store: JournalStore, row: RunRow, changes: Callable[[RunState], l
 
     It is claimed for a moment, so that nobody goes on with it meanwhile, and given back by the same append. What goes
     wrong before that leaves nothing behind. Raises RunFinishedError, RunConflictError if somebody takes the run up at
-    the same moment, and what `changes` raises.
+    the same moment, CheckpointError if the run was pruned, and what `changes` raises.
     """
     if row.status in (COMPLETED, CANCELLED):
         raise RunFinishedError(
             f"run {row.run_id} was {row.status}, and stays as it is. Fork an earlier checkpoint of it instead: "
             f"flow.fork({row.run_id!r}, at=...)"
         )
+    require_kept(row, "an edit")
     state = await state_at(store, row.run)
     facts = changes(state)
     worker = nobody()

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import PayloadTooLargeError
 from ..records import (
     EncodedEvent,
+    JournalCompacted,
     MessageReceived,
     Record,
     RunCancelled,
@@ -206,15 +207,15 @@ def _opened(encoded: Encoded, run: int, run_id: str, record: Record, columns: Se
 
 
 def _imported(encoded: Encoded, run: int, run_id: str, record: Record, columns: Sequence[Any], limit: int) -> None:
-    """What the other run still awaited is asked in this one, too."""
+    """What the other run still awaited is asked in this one, too; and so is what a run awaited that is imported."""
     fact = record.fact
-    assert isinstance(fact, StateImported)
+    assert isinstance(fact, StateImported | JournalCompacted)
     state = decode_state(fact.state)
     for wait, opened_at in open_waits(state):
         columns = to_columns(wait)
         # The state may come from outside: its texts were not looked at yet.
         for text in (columns[_WAIT_STEP], columns[_WAIT_NAME], columns[_WAIT_CODEC]):
-            check_text(text or "", run_id, "StateImported.waits")
+            check_text(text or "", run_id, f"{type(fact).__name__}.waits")
         _opened(encoded, run, run_id, record._replace(at=opened_at, fact=wait), columns, limit)
     if state.ended:
         encoded.changing().end(record.at)
@@ -258,4 +259,5 @@ _EFFECTS: dict[type, _Effect] = {
     RunTimedOut: _ended,
     RunResumed: _resumed,
     StateImported: _imported,
+    JournalCompacted: _imported,
 }

@@ -14,6 +14,7 @@ from ..logs import fields, said
 from ..records import EncodedValue, Record
 from ..snapshot import CODEC, decode_state, encode_state
 from ..state import RunState
+from .kept import require_first
 from .protocol import JournalStore, SnapshotRow
 
 logger = logging.getLogger("durable_flow")
@@ -40,7 +41,7 @@ class Folded(NamedTuple):
 async def state_at(store: JournalStore, run: int, at: int | None = None) -> RunState:
     """Return the state at the last boundary up to seq `at`; None is now. One of seq 0 if there is no such boundary.
 
-    Raises DeserializationError for a record that cannot be read.
+    Raises DeserializationError for a record that cannot be read, CheckpointError for a seq that was compacted.
     """
     return (await folded(store, run, at)).state
 
@@ -65,6 +66,11 @@ async def folded(store: JournalStore, run: int, at: int | None = None) -> Folded
             held += page
         if len(page) < PAGE:
             break
+    if at is not None and after < at:
+        # Compacted before this began, or while it was under way.
+        for row in await store.find_many([run]):
+            if at < row.first:
+                require_first(row, at)
     return Folded(state, found, size)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..branching import Branch, Emission, Emit, Output, branch, in_place_of, output_of, without_output
 from ..errors import CheckpointError, RunConflictError, SerializationError, StateEditError
 from ..events import Event, current_name
-from ..records import EncodedEvent, EventEmitted, Fact, Record
+from ..records import EncodedEvent, EventEmitted, Fact, JournalCompacted, Record
 from ..serializers.codec import Codec
 from ..state import CANCELLED, COMPLETED, RunState
 from .checkpoint import At, id_of
@@ -56,6 +56,12 @@ async def planned(
     if emit is not None:
         group = await group_ending(store, row.run, seq)
         output = output_of(group)
+        if isinstance(group[-1].fact, JournalCompacted) and not request.drop_pending:
+            raise CheckpointError(
+                f"run {row.run_id}: which event {id_of(row.run_id, seq)} completed with is not known any more, because "
+                "the journal was compacted there, so event= cannot take its place. Fork without event=, with "
+                "drop_pending=True (then the event is all there is to do), or a later checkpoint"
+            )
         if output is not None:
             before = group[0].seq - 1
             state = await state_at(store, row.run, before) if before else without_output(group, output)

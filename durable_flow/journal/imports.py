@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import DurableFlowError
-from ..records import MessageReceived, Record
+from ..records import EncodedValue, MessageReceived, Record, WaitOpened
 from . import sql
 from .calls import Call
 from .changes import apply_changes
 from .delivery import same_run
 from .encode import check_event, check_text, encode
-from .protocol import ImportedMessage, ImportedPage, ImportedRun
-from .seals import ERROR_KIND, MESSAGE_KIND, REASON_KIND, Seals, seal_rows
+from .protocol import (
+    Earlier,
+    EarlierMessage,
+    EarlierWait,
+    ImportedMessage,
+    ImportedPage,
+    ImportedRun,
+    StreamRow,
+)
+from .seals import ERROR_KIND, MESSAGE_KIND, REASON_KIND, STREAM_KIND, Seals, seal_rows
 from .text import line
 from .units import Execute
 
@@ -62,10 +70,14 @@ def import_run(
             if not made:
                 return None
             key = int(made[0][0])
-            after = 0
-            for epoch, records in pages():
-                _write(execute, key, run_id, uid, after, epoch, records, seals, limit)
+            if run.first > 1:
+                execute(sql.keep_from, {"run_": key, "seq_": run.first, "now_": run.compacted_at})
+            after = run.first - 1
+            for epoch, records, earlier in pages():
+                if records:
+                    _write(execute, key, run_id, uid, after, epoch, records, seals, limit)
                 after += len(records)
+                _write_earlier(execute, key, run_id, uid, run.first, earlier, seals, limit)
             for message in messages:
                 execute(sql.insert_any_message, _message_values(message, key, uid, now, seals))
         except DurableFlowError:
@@ -94,6 +106,44 @@ def _write(
                 **dict.fromkeys(sql.insert_any_message.names), "run": run, "message_id": record.fact.message_id,
                 "kind": record.fact.kind, "sent_at": record.at, "consumed_seq": record.seq,
             })  # fmt: skip
+
+
+def _write_earlier(
+    execute: Execute, run: int, run_id: str, uid: str, first: int, rows: Sequence[Earlier], seals: Seals, limit: int
+) -> None:  # fmt: skip
+    """Write what belongs to records that were compacted: as those records would have, had they been there."""
+    items: list[sql.Params] = []
+    for row in rows:
+        match row:
+            case StreamRow():
+                name = codec = payload = seal = v = None
+                if row.event is not None:
+                    check_event(row.event, run_id, limit)
+                    name, codec, v, data = row.event
+                    payload, seal = seals.seal(data, uid=uid, seq=row.position, kind=STREAM_KIND)
+                for text in (row.step, row.wait_id):
+                    check_text(text or "", run_id, "stream")
+                items.append((
+                    run, row.position, row.at, row.step, name, codec, payload, seal, v, row.wait_id, row.reset_since,
+                    row.task,
+                ))  # fmt: skip
+            case EarlierWait():
+                strict = EncodedValue("json", b"{}") if row.strict else None
+                fact = WaitOpened(row.wait_id, None, 0, "", 0, False, row.wanted, strict, None, None, row.human)
+                encoded = encode(run, run_id, first - 1, 1, [Record(first, row.opened_at, True, fact)], limit)
+                assert encoded.changes is not None
+                encoded.changes.settle(row.wait_id, row.outcome)
+                sealed = seal_rows(encoded, seals, uid).changes
+                assert sealed is not None
+                apply_changes(execute, run, sealed)
+            case EarlierMessage():
+                check_text(row.message_id, run_id, "message")
+                execute(sql.insert_any_message, {
+                    **dict.fromkeys(sql.insert_any_message.names), "run": run, "message_id": row.message_id,
+                    "kind": "event", "sent_at": 0, "consumed_seq": first,
+                })  # fmt: skip
+    for statement, values in sql.insert_items.split(items):
+        execute(statement, values)
 
 
 def _message_values(imported: ImportedMessage, run: int, uid: str, now: int, seals: Seals) -> dict[str, object]:

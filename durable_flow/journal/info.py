@@ -50,7 +50,8 @@ class WaitInfo:
 class RunInfo:
     """A run's row: where it stands. `seq` is its last record's; `waits` what it waits for; `error` one line.
 
-    `forked_from` is the id of the checkpoint ("run_id/seq") from which it was forked.
+    `forked_from` is the id of the checkpoint ("run_id/seq") from which it was forked. `first_seq` is the seq of the
+    first record that is kept, `compacted_at` since when; `pruned_at` is when all but the outcome was forgotten.
     """
 
     run_id: str
@@ -68,6 +69,9 @@ class RunInfo:
     error: str | None
     waits: tuple[WaitInfo, ...] = ()
     forked_from: str | None = None
+    first_seq: int = 1
+    compacted_at: datetime | None = None
+    pruned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +170,27 @@ class ArchiveInfo:
     messages: int
     bytes: int
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompactInfo:
+    """What compacting a run did: its journal begins with checkpoint `first` now, and `records` records are gone."""
+
+    run_id: str
+    first: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class PruneInfo:
+    """What was pruned, or with `dry_run` would be: `runs` runs with `records` records; `run_ids` are the first 100.
+
+    `left` are runs that were to be pruned and stay: ones that are being retried, that cannot be read, or, where results
+    are not kept, that a run has started which may still go on and ask for their result.
+    """
+
+    runs: int
+    records: int
+    run_ids: tuple[str, ...]
+    left: int
+    dry_run: bool

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,8 @@ from .forking import ForkRequest, emit_like, fork, require_event
 from .info import (
     ArchiveInfo,
     ChildInfo,
+    CompactInfo,
+    PruneInfo,
     RunInfo,
     StateInfo,
     StreamItem,
@@ -45,10 +48,12 @@ from .info import (
     moment,
     parsed_schema,
 )
+from .kept import require_followed, require_kept, require_streamed
 from .listing import Listing, changes, checkpoints, shown_by
 from .patches import Patch, difference, edit_facts
 from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow, WaitRow
+from .retention import compact_run, prune_runs
 from .runid import new_run_id as made_run_id
 from .runid import require_run_id
 from .seals import require_seal
@@ -176,9 +181,15 @@ class Journal:
         return self._info(row, waits)
 
     async def history(self, run_id: str, after: int = 0, limit: int | None = None) -> list[Record]:
-        """Return the records with a seq above `after`, in order; payloads are encoded, see `decode`."""
+        """Return the records with a seq above `after`, in order; payloads are encoded, see `decode`.
+
+        The journal of a run that was compacted begins with a JournalCompacted. Raises RunNotFoundError, and
+        CheckpointError if records behind `after` are gone.
+        """
         row = await self._row(run_id)
-        return await self._shared.store.read(row.run, after=after, limit=limit)
+        records = await self._shared.store.read(row.run, after=after, limit=limit)
+        require_followed(row, after, records)
+        return records
 
     def decode(self, encoded: EncodedEvent | EncodedValue) -> Any:
         """Return the event or value; an event of an unknown class as UnknownEvent."""
@@ -245,6 +256,7 @@ class Journal:
         """Yield what a run publishes, from position `after` on, live, until the run has ended.
 
         In order, without gaps or repetitions, in any process; whoever breaks off goes on with the last `position`.
+        Raises RunNotFoundError, and CheckpointError if the run was pruned and items behind `after` with it.
         """
         row = await self._row(run_id)
         while True:
@@ -254,6 +266,7 @@ class Journal:
                 after = item.position
                 yield self._item(item)
             if not rows and ended:
+                await require_streamed(self._shared.store, row.run, run_id, after)
                 return
             row = await self._row(run_id)
 
@@ -261,12 +274,14 @@ class Journal:
         """Yield a run's records with a seq above `after`, live, until the run has ended.
 
         In order, without gaps or repetitions, in any process; whoever breaks off goes on with the last `seq`. Payloads
-        are encoded, see `decode`. Raises RunNotFoundError.
+        are encoded, see `decode`. The journal of a run that was compacted begins with a JournalCompacted. Raises
+        RunNotFoundError, and CheckpointError if records that were not yielded yet were compacted or pruned.
         """
         row = await self._row(run_id)
         while True:
             ended = row.status in FINAL_STATUSES
             records = await self._next_records(row.run, after, wait=not ended)
+            require_followed(row, after, records)
             for record in records:
                 after = record.seq
                 yield record
@@ -302,11 +317,13 @@ class Journal:
         named places, waits, edits and the end.
 
         `await` gives a list; `async for checkpoint in journal.checkpoints(run_id)` reads them in pages, so that memory
-        does not grow with the history. Raises RunNotFoundError.
+        does not grow with the history. Of a run that was compacted the first one is "compacted". Raises
+        RunNotFoundError, CheckpointError for a run that was pruned.
         """
 
         async def listed() -> AsyncGenerator[Checkpoint]:
             row = await self._row(run_id)
+            require_kept(row, "its checkpoints")
             store, event_of = self._shared.store, self._event
             found = checkpoints(store, row.run, run_id, event_of, after=after, to=row.seq, limit=limit)
             async with contextlib.aclosing(found):
@@ -318,11 +335,13 @@ class Journal:
     def blame(self, run_id: str, key: str) -> Listing[KeyChange]:
         """List every change of a context key, in order: who made it, when, the old value and the new one.
 
-        Awaited or iterated over as `checkpoints`. Raises RunNotFoundError.
+        Awaited or iterated over as `checkpoints`. What changed before a run was compacted is told as one change of the
+        kind "compacted". Raises as `checkpoints`.
         """
 
         async def listed() -> AsyncGenerator[KeyChange]:
             row = await self._row(run_id)
+            require_kept(row, f"what changed {key!r}")
             found = changes(self._shared.store, row.run, run_id, key, self._value, to=row.seq)
             async with contextlib.aclosing(found):
                 async for change in found:
@@ -457,6 +476,36 @@ class Journal:
         self._shared.hear([row.run])
         return self._info(row, ())
 
+    # -- Retention -----------------------------------------------------------------------------------------------------
+
+    async def compact(self, run_id: str, before: At | None = None) -> CompactInfo:
+        """Let one record, which holds the state, take the place of all records of a run before a checkpoint.
+
+        `before` is where that is, as in `state`; None is the newest checkpoint. Checkpoints from there on keep their
+        ids, the run goes on as if nothing had happened, and it may be live meanwhile, here or elsewhere. Its stream
+        and its messages stay. Raises RunNotFoundError, PayloadTooLargeError for a state that one record cannot hold,
+        and CheckpointError as `Workflow.fork` does.
+        """
+        return await compact_run(self._shared.store, await self._row(run_id), before)
+
+    async def prune(
+        self,
+        older_than: timedelta | datetime,
+        status: str | Sequence[str] | None = None,
+        *,
+        keep_results: bool = True,
+        dry_run: bool = False,
+    ) -> PruneInfo:
+        """Forget the runs that ended before a time, or longer ago than that; `status` (None: any) is how they ended.
+
+        Of each is kept what `run` tells, and its result or error: `flow.run(run_id=)` still gives them. With
+        `keep_results=False` nothing is, and the run id is free again. Runs that have not ended are never touched. It
+        works in small transactions with pauses; one that was interrupted is gone on with by the next. `dry_run` only
+        tells what would go. Raises ValueError or TypeError for an argument that makes no sense.
+        """
+        store = self._shared.store
+        return await prune_runs(store, older_than, status, keep_results=keep_results, dry_run=dry_run)
+
     @property
     def _seal(self) -> Seal | None:
         """What closes the lines of archives, too."""
@@ -472,6 +521,7 @@ class Journal:
         return row
 
     async def _state(self, row: RunRow, at: At | None) -> RunState:
+        require_kept(row, "its state")
         seq = None if at is None else await seq_of(self._shared.store, row, at)
         state = await state_at(self._shared.store, row.run, seq)
         if not state.seq:
@@ -494,6 +544,9 @@ class Journal:
             wake_at=moment(row.wake_at),
             error=row.error,
             waits=tuple(self._wait(wait) for wait in waits),
+            first_seq=row.first,
+            compacted_at=moment(row.compacted_at),
+            pruned_at=moment(row.pruned_at),
             forked_from=None if row.parent is None or row.parent_seq is None else id_of(row.parent, row.parent_seq),
         )
 

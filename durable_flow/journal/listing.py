@@ -14,6 +14,7 @@ from ..records import (
     CheckpointNamed,
     EncodedEvent,
     EncodedValue,
+    JournalCompacted,
     Record,
     RunCancelled,
     RunCompleted,
@@ -42,6 +43,7 @@ _KINDS: dict[type, CheckpointKind] = {
     RunCancelled: "end",
     RunTimedOut: "end",
     RunStarted: "start",
+    JournalCompacted: "compacted",
     StepCompleted: "step",
     CheckpointNamed: "named",
     StateEdited: "edit",
@@ -199,6 +201,8 @@ async def changes(
                 new = state.context.get(key)
                 if isinstance(fact, StateEdited):
                     editor = fact.by
+                elif isinstance(fact, JournalCompacted) and new is not None:
+                    yield change(record, old, new, kind="compacted")
                 elif isinstance(fact, StateImported) and new is not None:
                     yield change(record, old, new, kind="imported")
                 elif getattr(fact, "key", None) == key:

@@ -10,7 +10,16 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import JournalUnavailableError, RunFenced
-from ..records import ErrorInfo, Record, RunCancelled, RunClaimed, RunParked, RunTimedOut, StateImported
+from ..records import (
+    ErrorInfo,
+    JournalCompacted,
+    Record,
+    RunCancelled,
+    RunClaimed,
+    RunParked,
+    RunTimedOut,
+    StateImported,
+)
 from ..snapshot import decode_state, open_waits
 from .delivery import no_such_run, require_unfinished, same_run
 from .memory_run import MemoryRun
@@ -18,6 +27,8 @@ from .protocol import (
     FINAL_STATUSES,
     Append,
     Claim,
+    EarlierMessage,
+    EarlierWait,
     Heard,
     ImportedMessage,
     ImportedPage,
@@ -110,11 +121,13 @@ class MemoryStore:
         parent = next((key for key, other in self._runs.items() if other.new.uid == run.parent_uid), None)
         made = MemoryRun(
             next(self._next_run), run.new._replace(parent=parent), run.created_at, run.status, run.epoch, None,
-            run.wake_at, run.updated_at, run.finished_at, line(run.error),
+            run.wake_at, run.updated_at, run.finished_at, line(run.error), first=run.first,
+            compacted_at=run.compacted_at,
         )  # fmt: skip
         for page in pages():
-            _check_text(tuple(page.records), f"run {run_id}")
+            _check_text((*page.records, *page.earlier), f"run {run_id}")
             made.keep(page.records)
+            made.keep_earlier(page.earlier)
         for message, undelivered in messages:
             row = message._replace(id=next(self._next_message), run=made.run)
             (made.undelivered if undelivered else made.messages)[row.id] = row
@@ -139,8 +152,8 @@ class MemoryStore:
         future: asyncio.Future[None] = loop.create_future()
         error: RunFenced | None = None
         run = self._runs.get(append.run)
-        if run is None or run.epoch != append.epoch or len(run.records) != append.after:
-            found = "there is no such run" if run is None else f"it is at epoch {run.epoch}, seq {len(run.records)}"
+        if run is None or run.epoch != append.epoch or run.seq != append.after:
+            found = "there is no such run" if run is None else f"it is at epoch {run.epoch}, seq {run.seq}"
             error = RunFenced(
                 f"run {append.run_id}: append after seq {append.after} at epoch {append.epoch} refused, {found}. "
                 "Another worker owns this run; this one has dropped it. Nothing was written."
@@ -152,7 +165,7 @@ class MemoryStore:
         return future
 
     def _write(self, run: MemoryRun, records: Sequence[Record], update: RunUpdate | None) -> None:
-        after = len(run.records)
+        after = run.seq
         if not records or [record.seq for record in records] != list(range(after + 1, after + 1 + len(records))):
             raise ValueError(f"run {run.new.run_id}: the records to write are not numbered from seq {after + 1} on")
         run.keep(records)
@@ -175,8 +188,8 @@ class MemoryStore:
         taken.epoch, taken.owner, taken.updated_at = epoch + 1, worker.id, self.now()
         # The times of a run never go back, although clocks do.
         at = max(self.now(), taken.records[-1].at)
-        self._write(taken, [Record(len(taken.records) + 1, at, True, claimed)], None)
-        return Claim(run, taken.new.run_id, taken.new.uid, taken.epoch, len(taken.records))
+        self._write(taken, [Record(taken.seq + 1, at, True, claimed)], None)
+        return Claim(run, taken.new.run_id, taken.new.uid, taken.epoch, taken.seq)
 
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
         """Give up a claim; a no-op if the epoch is no longer the run's."""
@@ -189,7 +202,7 @@ class MemoryStore:
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order."""
         self._check_open()
-        records = self._runs[run].records[after:to] if run in self._runs else []
+        records = self._runs[run].between(after, to) if run in self._runs else []
         return records[:limit]
 
     async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
@@ -206,6 +219,33 @@ class MemoryStore:
             of = self._runs[run]
             of.snapshots = {seq: kept for seq, kept in of.snapshots.items() if not replacing <= seq <= row.seq}
             of.snapshots[row.seq] = row._replace(run_id=of.new.run_id, uid=of.new.uid)
+
+    async def compact(self, row: RunRow, record: Record) -> bool:
+        """Put a JournalCompacted in the place of a run's records, see JournalStore."""
+        self._check_open()
+        run = self._runs.get(row.run)
+        if run is None or run.pruned_at is not None or run.first >= record.seq:
+            return False
+        return run.compact(record, self.now())
+
+    async def prune(self, row: RunRow, record: Record | None) -> bool:
+        """Forget a run that has ended, see JournalStore."""
+        self._check_open()
+        run = self._runs.get(row.run)
+        seen = (row.status, row.epoch, row.owner, row.pruned_at)
+        if run is None or (run.status, run.epoch, run.owner, run.pruned_at) != seen:
+            return False
+        if record is not None:
+            return run.prune(record, self.now())
+        del self._runs[row.run], self._keys[run.new.run_id]
+        for fork in self._runs.values():
+            if fork.new.parent == row.run:
+                fork.parent_id = run.new.run_id
+        return True
+
+    async def purge(self, limit: int) -> int:
+        """Return 0: what was compacted or pruned is gone at once."""
+        return 0
 
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
@@ -225,6 +265,18 @@ class MemoryStore:
         waits = self._runs[run].waits.values() if run in self._runs else ()
         return frozenset(wait.wait_id for wait in waits if wait.outcome == "answered")
 
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over and the messages that it has taken, see JournalStore."""
+        self._check_open()
+        of = self._runs[run]
+        over = [
+            EarlierWait(w.wait_id, w.outcome, w.wanted, w.requirements is not None, w.human, w.opened_at)
+            for w in of.waits.values()
+            if w.outcome is not None
+        ]
+        waiting = {row.message_id for row in (*of.messages.values(), *of.undelivered.values())}
+        return over, [EarlierMessage(id_) for id_ in sorted(of.sent - waiting)]
+
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         self._check_open()
@@ -236,8 +288,8 @@ class MemoryStore:
         return [self._row(self._runs[run]) for run in runs if run in self._runs]
 
     def _row(self, run: MemoryRun) -> RunRow:
-        parent = None if run.new.parent is None else self._runs[run.new.parent].new.run_id
-        return run.row()._replace(parent=parent)
+        parent = None if run.new.parent is None else self._runs.get(run.new.parent)
+        return run.row() if parent is None else run.row()._replace(parent=parent.new.run_id)
 
     async def list_runs(
         self,
@@ -248,6 +300,8 @@ class MemoryStore:
         before: int | None = None,
         unfinished: bool = False,
         parent: int | None = None,
+        ended_before: int | None = None,
+        unpruned: bool = False,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         self._check_open()
@@ -259,6 +313,8 @@ class MemoryStore:
             and (before is None or run.run < before)
             and not (unfinished and run.status in FINAL_STATUSES)
             and (parent is None or run.new.parent == parent)
+            and (ended_before is None or (run.finished_at is not None and run.finished_at < ended_before))
+            and not (unpruned and run.pruned_at is not None)
         )
         return list(islice(found, limit))
 
@@ -384,6 +440,6 @@ def _check_text(value: object, path: str) -> None:
         for name, part in zip(names, value, strict=True):
             if type(part) is not bytes:
                 _check_text(part, f"{path}.{name}")
-        if isinstance(value, StateImported):
+        if isinstance(value, StateImported | JournalCompacted):
             for wait, _ in open_waits(decode_state(value.state)):
                 _check_text(wait, f"{path}.state")

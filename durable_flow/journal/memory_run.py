@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..records import (
+    EncodedValue,
+    JournalCompacted,
     MessageReceived,
     Record,
     RunCancelled,
@@ -23,7 +25,19 @@ from ..records import (
 )
 from ..snapshot import decode_state, open_waits
 from .delivery import Asked, answered_wait
-from .protocol import FINAL_STATUSES, MessageRow, NewMessage, NewRun, RunRow, SnapshotRow, StreamRow, WaitRow
+from .protocol import (
+    FINAL_STATUSES,
+    Earlier,
+    EarlierMessage,
+    EarlierWait,
+    MessageRow,
+    NewMessage,
+    NewRun,
+    RunRow,
+    SnapshotRow,
+    StreamRow,
+    WaitRow,
+)
 
 # A run that failed may be retried, so what its end closed is told apart from what was closed before.
 _ENDED = "ended"
@@ -54,14 +68,50 @@ class MemoryRun:
     undelivered: dict[int, MessageRow] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     snapshots: dict[int, SnapshotRow] = field(default_factory=dict)
+    # Retention: the seq of the first record that is kept, and what the row says of it.
+    first: int = 1
+    compacted_at: int | None = None
+    pruned_at: int | None = None
+    parent_id: str | None = None
+
+    @property
+    def seq(self) -> int:
+        """The last record's."""
+        return self.first - 1 + len(self.records)
+
+    def between(self, after: int, to: int | None) -> list[Record]:
+        """Return the records with after < seq <= to."""
+        gone = self.first - 1
+        return self.records[max(0, after - gone) : None if to is None else max(0, to - gone)]
+
+    def compact(self, record: Record, now: int) -> bool:
+        """Put a record in the place of those up to its seq; tell whether there is such a boundary."""
+        there = self.between(record.seq - 1, record.seq)
+        if [(r.seq, r.at, r.boundary) for r in there] != [(record.seq, record.at, True)]:
+            return False
+        self.records = [record, *self.between(record.seq, None)]
+        self.first, self.compacted_at = record.seq, now
+        self.snapshots = {seq: kept for seq, kept in self.snapshots.items() if seq > record.seq}
+        return True
+
+    def prune(self, record: Record, now: int) -> bool:
+        """Forget all of a run that has ended but one record."""
+        if not self.compact(record, now):
+            return False
+        self.pruned_at = now
+        self.epoch += 1
+        self.owner = None
+        for kept in (self.stream, self.waits, self.messages, self.undelivered, self.sent, self.snapshots):
+            kept.clear()
+        return True
 
     def row(self) -> RunRow:
         """Return the run as a row of `runs`."""
         run_id, uid, workflow, shape, _, parent_seq = self.new
         return RunRow(
             self.run, run_id, uid, workflow, shape, self.status, self.epoch, self.owner, self.wake_at, self.created_at,
-            self.updated_at, self.finished_at, self.error, len(self.records), bool(self.messages),
-            parent_seq=parent_seq,
+            self.updated_at, self.finished_at, self.error, self.seq, bool(self.messages), self.parent_id, parent_seq,
+            self.first, self.compacted_at, self.pruned_at,
         )  # fmt: skip
 
     def change(self, status: str, wake_at: int | None, now: int) -> None:
@@ -89,7 +139,7 @@ class MemoryRun:
                     )
                 case WaitOpened():
                     self.ask(fact, record.at)
-                case StateImported():
+                case StateImported() | JournalCompacted():
                     imported = decode_state(fact.state)
                     for wait, opened_at in open_waits(imported):
                         self.ask(wait, opened_at)
@@ -117,6 +167,24 @@ class MemoryRun:
                 case _:
                     pass  # every other fact is a row of the journal and no more
             self.records.append(record)
+
+    def keep_earlier(self, rows: Iterable[Earlier]) -> None:
+        """Keep what belongs to records that were compacted in another journal."""
+        for row in rows:
+            match row:
+                case StreamRow():
+                    self.stream.append(row)
+                case EarlierWait():
+                    strict = EncodedValue("json", b"{}") if row.strict else None
+                    self.ask(
+                        WaitOpened(
+                            row.wait_id, None, 0, "", 0, False, row.wanted, strict, None, None, row.human
+                        ),
+                        row.opened_at,
+                    )  # fmt: skip
+                    self.settle(row.wait_id, row.outcome)
+                case EarlierMessage():
+                    self.sent.add(row.message_id)
 
     def ask(self, wait: WaitOpened, at: int) -> None:
         """Keep an open wait. Asked again under its own name, a question is as young as the others of now."""

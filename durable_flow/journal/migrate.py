@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`. Here too, so that opening a database of today needs no alembic."""
 
 VERSION_TABLE = "durable_flow_version"

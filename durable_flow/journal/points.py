@@ -10,6 +10,7 @@ from ..records import Record
 from .checkpoint import At, Checkpoint, id_of
 from .folding import state_at
 from .info import EPOCH
+from .kept import require_first, require_kept
 from .protocol import JournalStore, RunRow
 
 _ID = re.compile(r"([^/]+)/([0-9]{1,18})")
@@ -21,8 +22,9 @@ _MICROSECOND = timedelta(microseconds=1)
 async def seq_of(store: JournalStore, row: RunRow, at: At) -> int:
     """Return the seq of the record that `at` leads to; it may lie within a group.
 
-    Raises CheckpointError if it leads to none of this run.
+    Raises CheckpointError if it leads to none of this run, or to one that was compacted or pruned.
     """
+    require_kept(row, at)
     if isinstance(at, Checkpoint):
         return _of_id(row, at.run_id, at.seq)
     if isinstance(at, datetime):
@@ -46,6 +48,7 @@ async def checkpoint_at(store: JournalStore, row: RunRow, at: At | None) -> int:
     A time leads to the last boundary up to it. Raises CheckpointError, also for a seq within a group of records.
     """
     if at is None:
+        require_kept(row)
         return row.seq
     seq = await seq_of(store, row, at)
     if await _is_boundary(store, row.run, seq):
@@ -75,6 +78,7 @@ def _checked(row: RunRow, seq: int) -> int:
             f"run {row.run_id} has no record {seq}: its records are 1 to {row.seq}, and its last checkpoint is "
             f"{id_of(row.run_id, row.seq)}"
         )
+    require_first(row, seq)
     return seq
 
 
@@ -92,6 +96,7 @@ async def _of_name(store: JournalStore, row: RunRow, name: str, is_id: bool) -> 
     names = (await state_at(store, row.run)).checkpoints
     seq = names.get(name)
     if seq is not None:
+        require_first(row, seq, repr(name))
         return await _boundary_from(store, row.run, seq)
     if is_id:
         run_id, _, number = name.rpartition("/")
@@ -108,7 +113,7 @@ async def _at_time(store: JournalStore, row: RunRow, time: datetime) -> int:
     if time.utcoffset() is None:
         raise CheckpointError(f"run {row.run_id}: {time!r} has no time zone; pass an aware time, as datetime.now(UTC)")
     at = (time - EPOCH) // _MICROSECOND
-    low, high = 0, row.seq
+    low, high = row.first - 1, row.seq
     while low < high:
         middle = (low + high + 1) // 2
         records = await store.read(row.run, after=middle - 1, to=middle)
@@ -116,7 +121,9 @@ async def _at_time(store: JournalStore, row: RunRow, time: datetime) -> int:
             low = middle
         else:
             high = middle - 1
-    if not low:
+    if low < row.first:
+        if row.first > 1:
+            require_first(row, row.first - 1, time)
         raise CheckpointError(f"run {row.run_id} began after {time}; its first checkpoint is the first in the list")
     return low
 

@@ -29,15 +29,12 @@ _PAUSE_SECONDS = 0.05
 # How long a statement may take before its connection is given up; a batch takes milliseconds.
 STATEMENT_SECONDS = 10.0
 
-_WRITTEN_BEFORE = (
-    "SELECT j.run, j.seq, j.epoch FROM unnest($1::bigint[], $2::bigint[]) AS x(run, seq) "
-    "JOIN journal j ON j.run = x.run AND j.seq = x.seq"
-)
-# With the epoch of the record that is where an append wanted to write.
+# The epoch of the record that is where an append wanted to write, or of the one into which that was compacted since.
+_EPOCH_FROM = "(SELECT j.epoch FROM journal j WHERE j.run = x.run AND j.seq >= x.seq ORDER BY j.seq LIMIT 1)"
+_WRITTEN_BEFORE = f"SELECT x.run, x.seq, {_EPOCH_FROM} FROM unnest($1::bigint[], $2::bigint[]) AS x(run, seq)"
 _HEADS = (
     "SELECT r.run, r.epoch, coalesce((SELECT max(j.seq) FROM journal j WHERE j.run = r.run), 0), "
-    "(SELECT j.epoch FROM journal j WHERE j.run = x.run AND j.seq = x.seq) "
-    "FROM unnest($1::bigint[], $2::bigint[]) AS x(run, seq) JOIN runs r ON r.run = x.run"
+    f"{_EPOCH_FROM} FROM unnest($1::bigint[], $2::bigint[]) AS x(run, seq) JOIN runs r ON r.run = x.run"
 )
 _CREATED_BEFORE = "SELECT run_id, uid, run FROM runs WHERE run_id = ANY($1::text[])"
 _UIDS = "SELECT run, uid FROM runs WHERE run = ANY($1::bigint[])"

@@ -85,7 +85,9 @@ class Claim(NamedTuple):
 class RunRow(NamedTuple):
     """A row of `runs`; times in microseconds. `seq` is its last record's; `message` tells of unconsumed messages.
 
-    `parent` is the run id of the run that it was forked from, `parent_seq` the seq of the checkpoint there.
+    `parent` is the run id of the run that it was forked from, `parent_seq` the seq of the checkpoint there. `first` is
+    the seq of the first record that is kept, `compacted_at` since when, `pruned_at` when all but the outcome was
+    forgotten.
     """
 
     run: int
@@ -105,6 +107,9 @@ class RunRow(NamedTuple):
     message: bool
     parent: str | None = None
     parent_seq: int | None = None
+    first: int = 1
+    compacted_at: int | None = None
+    pruned_at: int | None = None
 
 
 class MessageRow(NamedTuple):
@@ -173,6 +178,7 @@ class ImportedRun(NamedTuple):
     """What the row of a run from another journal says; times in microseconds. Nobody owns it.
 
     `parent_uid` is the uid of the run that it was forked from: its parent here, if this journal has that run too.
+    `first` is the seq of its first record, `compacted_at` since when, if those before were compacted.
     """
 
     new: NewRun
@@ -184,13 +190,40 @@ class ImportedRun(NamedTuple):
     finished_at: int | None
     error: str | None
     parent_uid: str | None = None
+    first: int = 1
+    compacted_at: int | None = None
+
+
+class EarlierWait(NamedTuple):
+    """A wait that is over, of which no record tells any more. `strict`: it had requirements; times in microseconds."""
+
+    wait_id: str
+    outcome: str
+    wanted: tuple[str, ...]
+    strict: bool
+    human: bool
+    opened_at: int
+
+
+class EarlierMessage(NamedTuple):
+    """The id of a message that the run has taken, of which no record tells any more: a repetition stays one."""
+
+    message_id: str
+
+
+Earlier = StreamRow | EarlierWait | EarlierMessage
+"""What the rows of a run that was compacted tell of the time before: items, waits that are over, messages taken."""
 
 
 class ImportedPage(NamedTuple):
-    """Records as another journal has them, with the items that they published, all written in one epoch."""
+    """Records as another journal has them, with the items that they published, all written in one epoch.
+
+    `earlier` is what belongs to the records that were compacted into the first one.
+    """
 
     epoch: int
     records: Sequence[Record]
+    earlier: Sequence[Earlier] = ()
 
 
 class ImportedMessage(NamedTuple):
@@ -267,7 +300,7 @@ class JournalStore(Protocol):
         """Give up a claim; a no-op if the epoch is no longer the run's."""
 
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
-        """Return the records with after < seq <= to, in order."""
+        """Return the records with after < seq <= to, in order; of a run that was compacted only those that are kept."""
 
     async def snapshot(self, run: int, at: int | None = None) -> SnapshotRow | None:
         """Return the newest snapshot at or before a seq (None: at all), as it is stored; `folding` judges it.
@@ -278,6 +311,24 @@ class JournalStore(Protocol):
     async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
         """Keep a snapshot in the place of those with `replacing` <= seq <= its own. Nothing may rest on it."""
 
+    async def compact(self, row: RunRow, record: Record) -> bool:
+        """Put a JournalCompacted in the place of a run's records up to its seq, in one short transaction.
+
+        From then on nothing shows the records before it; `purge` deletes them. Whoever owns the run goes on. False if
+        no boundary is at that seq any more, as the run was compacted beyond it, pruned or removed.
+        """
+
+    async def prune(self, row: RunRow, record: Record | None) -> bool:
+        """Put a JournalCompacted in the place of all records of a run that has ended, and forget what else there is of
+        it, in one short transaction; `purge` deletes the rows. None: the run and its row are gone, and its forks keep
+        the id of their parent. False if the run is not any more as `row` says.
+        """
+
+    async def purge(self, limit: int) -> int:
+        """Delete some of what `compact` and `prune` have left, at most so many rows of a table, and return how many
+        rows there were; 0: nothing is left.
+        """
+
     async def stream(self, run: int, after: int = 0, limit: int = 1000) -> list[StreamRow]:
         """Return published items with position > after, in order."""
 
@@ -286,6 +337,11 @@ class JournalStore(Protocol):
 
     async def answered(self, run: int) -> frozenset[str]:
         """Return the ids of the waits of a run that were answered."""
+
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over, in the order of their opening, and the messages that it has taken,
+        also those that records tell of.
+        """
 
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
@@ -302,10 +358,12 @@ class JournalStore(Protocol):
         before: int | None = None,
         unfinished: bool = False,
         parent: int | None = None,
+        ended_before: int | None = None,
+        unpruned: bool = False,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before.
 
-        `parent` is the key of the run that they were forked from.
+        `parent` is the key of the run that they were forked from, `ended_before` a time in microseconds.
         """
 
     async def waits(self, run: int | None = None, *, human: bool = False, limit: int | None = None) -> list[WaitRow]:

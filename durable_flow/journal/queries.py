@@ -13,7 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..errors import DeserializationError, JournalUnavailableError
 from ..records import EncodedEvent, Fact, Record, WaitOpened
-from .protocol import FINAL_STATUSES, ImportedMessage, MessageRow, RunRow, SnapshotRow, StreamRow, WaitRow, WorkerId
+from .protocol import (
+    FINAL_STATUSES,
+    EarlierMessage,
+    EarlierWait,
+    ImportedMessage,
+    MessageRow,
+    RunRow,
+    SnapshotRow,
+    StreamRow,
+    WaitRow,
+    WorkerId,
+)
 from .rows import to_fact
 from .seals import MESSAGE_KIND, REASON_KIND, SNAPSHOT_KIND, STREAM_KIND, WAIT_KIND, Seals
 from .shielded import shielded
@@ -26,10 +37,13 @@ _head = select(func.max(journal.c.seq)).where(journal.c.run == runs.c.run).scala
 _has_message = exists().where(messages.c.run == runs.c.run, *_unconsumed)
 _parent = runs.alias("parent")
 _parent_id = select(_parent.c.run_id).where(_parent.c.run == runs.c.parent).scalar_subquery()
+# A run that is not there has none.
+_first = func.coalesce(runs.c.first_seq, 1)
 _run_rows = select(
     runs.c.run, runs.c.run_id, runs.c.uid, runs.c.workflow, runs.c.shape, runs.c.status, runs.c.epoch, runs.c.owner,
     runs.c.wake_at, runs.c.created_at, runs.c.updated_at, runs.c.finished_at, runs.c.error,
-    func.coalesce(_head, 0), _has_message, _parent_id, runs.c.parent_seq,
+    func.coalesce(_head, 0), _has_message, func.coalesce(_parent_id, runs.c.parent_id), runs.c.parent_seq, _first,
+    runs.c.compacted_at, runs.c.pruned_at,
 )  # fmt: skip
 _records = select(
     journal.c.seq, journal.c.at, journal.c.boundary, journal.c.seal, journal.c.kind, journal.c.task, journal.c.step,
@@ -67,6 +81,7 @@ _snapshots = (
         snapshots.c.at, snapshots.c.seal,
     )
     .join_from(snapshots, runs, snapshots.c.run == runs.c.run)
+    .where(snapshots.c.seq >= _first)
     .order_by(snapshots.c.seq.desc())
     .limit(1)
 )  # fmt: skip
@@ -119,7 +134,9 @@ class SqlQueries:
 
     async def read(self, run: int, after: int = 0, to: int | None = None, limit: int | None = None) -> list[Record]:
         """Return the records with after < seq <= to, in order. Raises DeserializationError."""
-        statement = _records.where(journal.c.run == run, journal.c.seq > after).limit(limit)
+        # What was compacted may still be there, to be deleted by and by.
+        first = select(_first).where(runs.c.run == run).scalar_subquery()
+        statement = _records.where(journal.c.run == run, journal.c.seq > after, journal.c.seq >= first).limit(limit)
         if to is not None:
             statement = statement.where(journal.c.seq <= to)
         rows = await self._rows(statement)
@@ -187,6 +204,18 @@ class SqlQueries:
         statement = select(waits.c.wait_id).where(waits.c.run == run, waits.c.outcome == "answered")
         return frozenset(row[0] for row in await self._rows(statement))
 
+    async def earlier(self, run: int) -> tuple[list[EarlierWait], list[EarlierMessage]]:
+        """Return the waits of a run that are over and the messages that it has taken, see JournalStore."""
+        over = select(waits.c.wait_id, waits.c.outcome, waits.c.data, waits.c.human, waits.c.opened_at)
+        over = over.where(waits.c.run == run, waits.c.outcome.is_not(None)).order_by(waits.c.seq)
+        found = []
+        for wait_id, outcome, data, human, opened_at in await self._rows(over):
+            stored = json.loads(data)
+            wanted = tuple(stored["wanted"])
+            found.append(EarlierWait(wait_id, outcome, wanted, "requirements" in stored, bool(human), opened_at))
+        taken = select(messages.c.message_id).where(messages.c.run == run, messages.c.consumed_seq.is_not(None))
+        return found, [EarlierMessage(row[0]) for row in await self._rows(taken.order_by(messages.c.id))]
+
     async def find(self, run_id: str) -> RunRow | None:
         """Return the run's row."""
         rows = await self._rows(_run_rows.where(runs.c.run_id == run_id))
@@ -209,6 +238,8 @@ class SqlQueries:
         before: int | None = None,
         unfinished: bool = False,
         parent: int | None = None,
+        ended_before: int | None = None,
+        unpruned: bool = False,
     ) -> list[RunRow]:
         """Return runs, newest first; `before` is the key of the last row of the page before."""
         statement = _run_rows.order_by(runs.c.run.desc()).limit(limit)
@@ -220,6 +251,10 @@ class SqlQueries:
             statement = statement.where(runs.c.run < before)
         if parent is not None:
             statement = statement.where(runs.c.parent == parent)
+        if ended_before is not None:
+            statement = statement.where(runs.c.finished_at < ended_before)
+        if unpruned:
+            statement = statement.where(runs.c.pruned_at.is_(None))
         # Said also where the statuses imply it: only so the index of unfinished runs is used.
         if unfinished or (status is not None and FINAL_STATUSES.isdisjoint(status)):
             statement = statement.where(runs.c.finished_at.is_(None))

@@ -79,6 +79,7 @@ _LAYOUTS: dict[type, _Layout] = {
     records.StateImported: _Layout(name="parent", value="state"),
     records.StateEdited: _Layout(name="by", value="patch"),
     records.PendingDropped: _Layout(),
+    records.JournalCompacted: _Layout(value="state"),
 }
 
 # What a field mostly is, and is therefore not written. An attempt is mostly the first one of a task.

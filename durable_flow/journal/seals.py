@@ -42,7 +42,7 @@ _PLAIN_DATA = frozenset(
         records.TimerFired, records.ChildStarted, records.ChildAsked, records.ChildEnded, records.StreamReset,
         records.StepDiverged, records.CheckpointNamed, records.FanOutOpened, records.JoinFired, records.FanOutClosed,
         records.RunAtRest, records.RunResumed, records.RunCompleted, records.StateImported, records.ContextSpliced,
-        records.StateEdited, records.PendingDropped,
+        records.StateEdited, records.PendingDropped, records.JournalCompacted,
     )
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .tables import journal, messages, runs, snapshots, stream, waits, workers
+from .tables import journal, maintenance, messages, purges, runs, snapshots, stream, waits, workers
 
 _positional = sqlite.dialect(paramstyle="qmark")
 _named = sqlite.dialect(paramstyle="named")
@@ -117,7 +117,13 @@ last_record = Statement(
     select(journal.c.seq, journal.c.at).where(journal.c.run == _run).order_by(journal.c.seq.desc()).limit(1)
 )
 insert_record = Statement(insert(journal), JOURNAL_NAMES)
-epoch_at_seq = Statement(select(journal.c.epoch).where(journal.c.run == _run, journal.c.seq == bindparam("seq_")))
+# Of the first record from a seq on: what was there may have been compacted into a later one, which keeps its epoch.
+epoch_from_seq = Statement(
+    select(journal.c.epoch)
+    .where(journal.c.run == _run, journal.c.seq >= bindparam("seq_"))
+    .order_by(journal.c.seq)
+    .limit(1)
+)
 run_by_id = Statement(select(runs.c.run, runs.c.uid).where(runs.c.run_id == bindparam("run_id_")))
 _run_head = select(runs.c.run_id, runs.c.uid, runs.c.status, runs.c.epoch, runs.c.owner).where(_this_run)
 run_head = Statement(_run_head)
@@ -281,6 +287,69 @@ drop_snapshots = Statement(
         snapshots.c.run == _run, snapshots.c.seq >= bindparam("first_"), snapshots.c.seq < bindparam("before_")
     )
 )
+
+# Retention. Where SQLite asks for a row, Postgres asks for a setting of the transaction.
+
+allow_deletes = Statement(
+    insert(maintenance).values(task="prune", since=0),
+    postgres=select(func.set_config("durable_flow.maintenance", "prune", True)),
+)
+forbid_deletes = Statement(
+    delete(maintenance).where(maintenance.c.task == "prune"),
+    postgres=select(func.set_config("durable_flow.maintenance", "", True)),
+)
+run_kept = Statement(
+    select(runs.c.run_id, runs.c.status, runs.c.epoch, runs.c.owner, runs.c.first_seq, runs.c.pruned_at)
+    .where(_this_run)
+    .with_for_update()
+)
+record_at = Statement(
+    select(journal.c.epoch, journal.c.at, journal.c.boundary).where(
+        journal.c.run == _run, journal.c.seq == bindparam("seq_")
+    )
+)
+delete_record = Statement(delete(journal).where(journal.c.run == _run, journal.c.seq == bindparam("seq_")))
+keep_from = Statement(update(runs).values(first_seq=bindparam("seq_"), compacted_at=bindparam("now_")).where(_this_run))
+# Its epoch is another one, so that nobody claims what he has seen before.
+keep_outcome = Statement(
+    update(runs)
+    .values(
+        first_seq=bindparam("seq_"), compacted_at=bindparam("now_"), pruned_at=bindparam("now_"),
+        epoch=runs.c.epoch + 1, owner=null(),
+    )
+    .where(_this_run)
+)  # fmt: skip
+name_parent = Statement(update(runs).values(parent_id=bindparam("run_id_")).where(runs.c.parent == _run))
+delete_run = Statement(delete(runs).where(_this_run))
+note_purge = _upsert(purges, 1)
+next_purge = Statement(select(purges.c.run, purges.c.seq, purges.c.rest).order_by(purges.c.run).limit(1))
+end_purge = Statement(
+    delete(purges).where(purges.c.run == _run, purges.c.seq == bindparam("seq_"), purges.c.rest == bindparam("rest_"))
+)
+end_purges = Statement(delete(purges).where(purges.c.run == _run))
+drop_snapshots_until = Statement(delete(snapshots).where(snapshots.c.run == _run, snapshots.c.seq <= bindparam("seq_")))
+_few: BindParameter[Any] = bindparam("few_", type_=journal.c.seq.type)
+_lowest = select(func.min(journal.c.seq)).where(journal.c.run == _run).scalar_subquery()
+_highest = select(func.max(stream.c.position)).where(stream.c.run == _run).scalar_subquery()
+purge_records = Statement(
+    delete(journal)
+    .where(journal.c.run == _run, journal.c.seq <= bindparam("seq_"), journal.c.seq < _lowest + _few)
+    .returning(journal.c.seq)
+)
+# The last ones first: who reads meanwhile gets no gap, but an end that comes too early, and asks why.
+purge_items = Statement(
+    delete(stream).where(stream.c.run == _run, stream.c.position > _highest - _few).returning(stream.c.position)
+)
+
+
+def _purge(table: Table, key: Column[Any]) -> Statement:
+    some = select(key).where(table.c.run == _run).limit(_few)
+    return Statement(delete(table).where(table.c.run == _run, key.in_(some)).returning(key))
+
+
+purge_messages = _purge(messages, messages.c.id)
+purge_waits = _purge(waits, waits.c.wait_id)
+purge_snapshots = _purge(snapshots, snapshots.c.seq)
 
 # Workers.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..records import Record
-from . import calls, imports
+from . import calls, imports, purging
 from .encode import check_text, encode
 from .protocol import (
     FINAL_STATUSES,
@@ -18,6 +18,7 @@ from .protocol import (
     ImportedRun,
     NewMessage,
     NewRun,
+    RunRow,
     RunUpdate,
     SnapshotRow,
     WorkerId,
@@ -128,6 +129,22 @@ class SqlStore(SqlQueries, Generic[W]):
     async def save_snapshot(self, run: int, row: SnapshotRow, replacing: int) -> None:
         """Keep a snapshot in the place of those since `replacing`, see JournalStore."""
         await self._call(calls.save_snapshot(run, row, replacing, self._seals))
+
+    async def compact(self, row: RunRow, record: Record) -> bool:
+        """Put a JournalCompacted in the place of a run's records, see JournalStore. Raises PayloadTooLargeError."""
+        columns = await asyncio.to_thread(purging.sealed_row, row, record, self._seals, self._limit)
+        return bool(await self._call(purging.compact(row.run, record, columns, self.now())))
+
+    async def prune(self, row: RunRow, record: Record | None) -> bool:
+        """Forget a run that has ended, see JournalStore. Raises PayloadTooLargeError."""
+        columns = None
+        if record is not None:
+            columns = await asyncio.to_thread(purging.sealed_row, row, record, self._seals, self._limit)
+        return bool(await self._call(purging.prune(row, record, columns, self.now())))
+
+    async def purge(self, limit: int) -> int:
+        """Delete some of what `compact` and `prune` have left, see JournalStore."""
+        return int(await self._call(purging.purge(limit)))
 
     async def send(self, run: int, message: NewMessage) -> bool:
         """Insert a message; False if this message_id was sent before.

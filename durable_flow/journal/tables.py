@@ -55,10 +55,18 @@ runs = Table(
     Column("updated_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
     Column("error", Text),
+    # What retention has done: the first record that is kept (NULL: all are) and since when, when the run was pruned,
+    # and the run id of a parent whose row is gone.
+    Column("first_seq", BigInteger),
+    Column("compacted_at", BigInteger),
+    Column("pruned_at", BigInteger),
+    Column("parent_id", Text),
     UniqueConstraint("run_id", name="uq_runs_run_id"),
     # Recovery and the inbox ask for the few runs that go on, among many that have ended.
     # Without the status: Postgres then parks and claims a run without touching an index.
     Index("ix_runs_unfinished", "workflow", **_where("finished_at IS NULL")),
+    # Few runs are forks, so it costs the others nothing.
+    Index("ix_runs_parent", "parent", **_where("parent IS NOT NULL")),
     sqlite_autoincrement=True,
 )
 
@@ -175,7 +183,18 @@ workers = Table(
     Column("heartbeat_at", BigInteger, nullable=False),
 )
 
-# A row here, put in and taken out within one transaction, is what lets `prune` delete rows of `journal`.
+# Rows that nobody sees any more, of runs that were compacted or pruned, to be deleted a few at a time: records up to
+# `seq`, and if `rest` says so the run's stream items, messages, waits and snapshots. `run` may have no row any more.
+purges = Table(
+    "purges",
+    metadata,
+    Column("run", BigInteger, nullable=False, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("rest", Boolean, nullable=False),
+    PrimaryKeyConstraint("run"),
+)
+
+# A row here, put in and taken out within one transaction, is what lets retention delete rows of `journal`.
 maintenance = Table(
     "maintenance",
     metadata,

@@ -13,7 +13,7 @@ COMPRESSED_ABOVE = 64 * 1024
 SNAPSHOT_KIND = "snapshot"
 
 # These hold every value of a run, and each of them may have as many bytes as a payload.
-_STATE_KINDS = frozenset({SNAPSHOT_KIND, "StateImported"})
+_STATE_KINDS = frozenset({SNAPSHOT_KIND, "StateImported", "JournalCompacted"})
 _STATE_TIMES = 16
 # The fastest level: JSON shrinks to a quarter at 150 MB/s, by the slower ones hardly further.
 _LEVEL = 1

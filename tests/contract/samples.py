@@ -25,6 +25,7 @@ from durable_flow.records import (
     FanOutClosed,
     FanOutOpened,
     JoinFired,
+    JournalCompacted,
     MessageReceived,
     PendingDropped,
     Record,
@@ -234,6 +235,7 @@ FACTS: list[Fact] = [
     PendingDropped(0),
     PendingDropped(7),
     StateImported(UNICODE, 7, encode_state(RunState(context={UNICODE: value(ALL_BYTES)}))),
+    JournalCompacted(encode_state(RunState(seq=7, boundary=7, context={UNICODE: value(ALL_BYTES)}))),
 ]
 
 

@@ -560,7 +560,7 @@ DEEP = "[" * 50_000 + "]" * 50_000
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (set_in(0, version=2), "version 2, this package reads version 1: upgrade"),
+        (set_in(0, version=3), "version 3, this package reads versions 1 and 2: upgrade"),
         (set_in(0, version="1"), "version"),
         (set_in(0, archive="other"), "no archive of durable_flow"),
         (set_in(0, path="../../etc/passwd"), "not known: path"),

@@ -972,6 +972,7 @@ def test_a_damaged_group_in_ctx_state_is_refused(memory_state: dict[str, Any]) -
         {"group": 1},
         {"group": {"tuple": []}},
         {"group": {"tuple": [{"TaskId": [1, "x"]}]}},
+        {"group": {"tuple": [{"Record": [3, 1, True, None]}]}},
         {"group": {"tuple": [{"Record": [3, 1, True, {"StepCompleted": [[77, "nobody"], 1]}]}]}},
         {"context": {"dict": [["a", 1]]}},
     ):

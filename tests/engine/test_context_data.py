@@ -250,9 +250,11 @@ async def test_get_of_a_missing_key_without_default_is_a_value_error(memory: Jou
     await run_alone(memory, body)
 
 
-async def test_make_private_is_accepted_and_ignored(memory: Journal):
+async def test_make_private_is_ignored_with_a_warning(memory: Journal):
     async def body(ctx: Context) -> None:
-        await ctx.set("k", 1, make_private=True)
+        with pytest.warns(UserWarning, match="make_private is ignored") as warned:
+            await ctx.set("k", 1, make_private=True)
+        assert warned[0].filename == __file__
 
     await run_alone(memory, body)
     assert await stored(memory) == {"k": 1}

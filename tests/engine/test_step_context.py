@@ -339,7 +339,7 @@ async def test_the_steps_in_flight(journal: Journal):
 
     entered, leave = asyncio.Event(), asyncio.Event()
     ctx = Context(Slow(journal=journal))
-    with pytest.raises(ContextStateError, match="no step can be running: this Context belongs to no run yet"):
+    with pytest.raises(ContextStateError, match="this Context belongs to no run yet: no step can be running"):
         await ctx.running_steps()
     handler = Slow(journal=journal).run(ctx=ctx)
     assert await ctx.running_steps() == []

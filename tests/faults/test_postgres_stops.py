@@ -139,7 +139,7 @@ async def test_runs_that_a_server_left_alone_for_too_long_are_finished_later(
 async def test_a_writer_hears_in_time_that_the_server_stays_away_and_whether_its_write_is_in_doubt(
     mortal: PostgresServer, mortal_url: str, new_store: Callable[..., Any]
 ) -> None:
-    store: PostgresStore = await new_store(mortal_url, deadline_seconds=0.3)
+    store: PostgresStore = await new_store(mortal_url, deadline_seconds=3)
     writers = [Writer(await owned(store, f"run-{n}")) for n in range(20)]
     writing = asyncio.gather(*(writer.write() for writer in writers))
     await written(writers, 200)

@@ -16,11 +16,13 @@ import pytest
 from durable_flow.journal import migrate
 from durable_flow.journal.url import is_postgres, sqlite_path
 
-SECOND = """
+TOMORROW = f"{int(migrate.HEAD) + 1:04}"
+
+NEXT = """
 from alembic import op
 import sqlalchemy as sa
 
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "{tomorrow}", "{today}", None, None
 
 def upgrade():
     with op.batch_alter_table("runs") as runs:
@@ -33,7 +35,8 @@ def newer(tmp_path: Path, then: str = "pass") -> Path:
     """The migrations of a package that is one revision ahead."""
     folder = tmp_path / "migrations of tomorrow"
     shutil.copytree(migrate.migrations_path(), folder)
-    (folder / "versions" / "0002_colour.py").write_text(SECOND.format(then=then))
+    text = NEXT.format(today=migrate.HEAD, tomorrow=TOMORROW, then=then)
+    (folder / "versions" / f"{TOMORROW}_colour.py").write_text(text)
     return folder
 
 
@@ -43,7 +46,7 @@ def tomorrow(tmp_path: Path, then: str = "pass") -> Iterator[None]:
     folder = newer(tmp_path, then)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migrate, "migrations_path", lambda: folder)
-        patch.setattr(migrate, "HEAD", "0002")
+        patch.setattr(migrate, "HEAD", TOMORROW)
         yield
 
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from databases import rows, tomorrow
+from databases import TOMORROW, rows, tomorrow
 from postgres import PostgresServer
 
 from durable_flow.cli import main
@@ -46,7 +46,7 @@ def test_a_database_of_tomorrow_is_not_up_to_date(
         assert main(["db", command, "--url", new_url]) == 1
         assert "pip install --upgrade durable-flow" in capsys.readouterr().err
     assert main(["db", "current", "--url", new_url]) == 0
-    assert capsys.readouterr().out == "0002\n"
+    assert capsys.readouterr().out == f"{TOMORROW}\n"
 
 
 def test_the_sql_is_printed_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from databases import newer, rows
+from databases import TOMORROW, newer, rows
 from sqlalchemy import create_engine
 
 from durable_flow.errors import SchemaVersionError
@@ -85,10 +85,10 @@ def test_an_older_file_is_copied_aside_and_upgraded(path: Path, tmp_path: Path) 
     connection = files.connect(path)
     connection.execute("INSERT INTO workers VALUES ('w', 'h', 'b', 'n', 1, 1, 1)")
     migrate.upgrade(connection, path, folder=newer(tmp_path))
-    assert migrate.version_of(connection) == "0002"
+    assert migrate.version_of(connection) == TOMORROW
     connection.close()
     assert "colour" in columns(path)
-    (copy,) = tmp_path.glob("jobs.db.before-0002-*Z")
+    (copy,) = tmp_path.glob(f"jobs.db.before-{TOMORROW}-*Z")
     assert "colour" not in columns(copy)
     assert copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as file:
@@ -99,7 +99,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(path: Path, tmp_path: 
     connection = files.connect(path)
     with pytest.raises(ZeroDivisionError):
         migrate.upgrade(connection, path, folder=newer(tmp_path, then="1 / 0"))
-    assert migrate.version_of(connection) == "0001"
+    assert migrate.version_of(connection) == migrate.HEAD
     connection.close()
     assert "colour" not in columns(path)
 
@@ -108,7 +108,7 @@ def test_a_file_of_tomorrow_is_refused_by_the_package_of_today(path: Path, tmp_p
     connection = files.connect(path)
     migrate.upgrade(connection, path, folder=newer(tmp_path))
     connection.close()
-    with pytest.raises(SchemaVersionError, match="0002"):
+    with pytest.raises(SchemaVersionError, match=TOMORROW):
         migrate.prepare(path)
 
 

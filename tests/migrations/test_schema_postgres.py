@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from databases import rows, tomorrow
+from databases import TOMORROW, rows, tomorrow
 from postgres import PostgresServer, new_database
 from sqlalchemy import Connection
 
@@ -151,7 +152,7 @@ async def test_four_upgrades_at_once_all_succeed(empty_url: str) -> None:
 def test_an_older_database_is_upgraded(postgres_url: str, tmp_path: Path) -> None:
     with tomorrow(tmp_path):
         migrate.upgrade_url(postgres_url)
-    assert migrate.version_at(postgres_url) == "0002"
+    assert migrate.version_at(postgres_url) == TOMORROW
     assert ("runs", "colour") in {row[:2] for row in rows(postgres_url, COLUMNS)[0]}
 
 
@@ -167,10 +168,26 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     assert rows(url, COLUMNS) == before
 
 
+def test_a_database_of_the_first_schema_is_upgraded_with_its_runs(empty_url: str) -> None:
+    """Its rows say of what came later that there was nothing of it."""
+    config = migrate._config()
+
+    def first(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    migrate.in_postgres(empty_url, first)
+    columns = "run_id, uid, workflow, shape, status, epoch, created_at, updated_at"
+    rows(empty_url, f"INSERT INTO runs ({columns}) VALUES ('old', 'u', 'Flow', 's', 'completed', 1, 0, 0)")
+    migrate.upgrade_url(empty_url)
+    kept = rows(empty_url, "SELECT run_id, first_seq, compacted_at, pruned_at, parent_id FROM runs")
+    assert kept == [[("old", None, None, None, None)]]
+
+
 def test_a_database_of_tomorrow_is_refused_by_the_package_of_today(postgres_url: str, tmp_path: Path) -> None:
     with tomorrow(tmp_path):
         migrate.upgrade_url(postgres_url)
-    with pytest.raises(SchemaVersionError, match=r"0002.*pip install --upgrade durable-flow"):
+    with pytest.raises(SchemaVersionError, match=rf"{TOMORROW}.*pip install --upgrade durable-flow"):
         migrate.upgrade_url(postgres_url)
 
 
@@ -222,11 +239,12 @@ def test_a_database_is_opened_with_the_schema_of_today_alone(empty_url: str, pos
         asyncio.run(opened(empty_url))
     assert migrate.version_at(empty_url) is None
     asyncio.run(opened(postgres_url))
+    today = migrate.HEAD
     with tomorrow(tmp_path):
-        with pytest.raises(SchemaVersionError, match=r"older schema 0001.*durable-flow db upgrade --url"):
+        with pytest.raises(SchemaVersionError, match=rf"older schema {today}.*durable-flow db upgrade --url"):
             asyncio.run(opened(postgres_url))
         migrate.upgrade_url(postgres_url)
-    with pytest.raises(SchemaVersionError, match=r"0002.*pip install --upgrade durable-flow"):
+    with pytest.raises(SchemaVersionError, match=rf"{TOMORROW}.*pip install --upgrade durable-flow"):
         asyncio.run(opened(postgres_url))
 
 

@@ -210,17 +210,23 @@ def undisturbed(name: str, scenario: Scenario) -> tuple[Counter[Any], Counter[An
 
 
 def simulation(
-    scenario: Scenario, seed: int, crashes: int, goes_on: Simulation | None = None, branch: Branch | None = None
+    scenario: Scenario,
+    seed: int,
+    crashes: int,
+    goes_on: Simulation | None = None,
+    branch: Branch | None = None,
+    compactions: int = 0,
 ) -> Simulation:
     return Simulation(
-        scenario.workflow, seed=seed, crashes=crashes, human=human(), goes_on=goes_on, branch=branch,
+        scenario.workflow, seed=seed, crashes=crashes, compactions=compactions, human=human(), goes_on=goes_on,
+        branch=branch,
         tasks=scenario.tasks, more=scenario.more,
     )  # fmt: skip
 
 
-def violations(name: str, scenario: Scenario, seed: int) -> set[str]:
+def violations(name: str, scenario: Scenario, seed: int, compactions: int = 0) -> set[str]:
     """Run a scenario once under random kills and return what did not hold."""
-    run = simulation(scenario, seed, crashes=1 + seed % 4)
+    run = simulation(scenario, seed, crashes=1 + seed % 4, compactions=compactions)
     try:
         run.finish()
     except Hang as hang:

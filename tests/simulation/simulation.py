@@ -53,6 +53,8 @@ from .loop import Hang, VirtualLoop
 from .store import UID, Killed, SimulatedStore
 
 MAX_TURNS = 60_000
+# In so many turns the journal is compacted, if it may be.
+_OFTEN = 0.05
 
 
 class CallFailed(Exception):
@@ -234,8 +236,9 @@ class Human:
 class Simulation:
     """Drives one run of a workflow. `crashes` kills it that often at random points, at most.
 
-    `goes_on` is a simulation whose run was given up: this one begins with what is durable of it, at the same time and
-    in the same world; or, if it is given, with this branch of it.
+    Its journal is compacted `compactions` times, at most, anywhere in between. `goes_on` is a simulation whose run was
+    given up: this one begins with what is durable of it, at the same time and in the same world; or, if it is given,
+    with this branch of it.
     """
 
     def __init__(
@@ -244,6 +247,7 @@ class Simulation:
         *,
         seed: int = 0,
         crashes: int = 0,
+        compactions: int = 0,
         human: Human | None = None,
         timeout: float | None = None,
         idle_release_seconds: float | None = None,
@@ -255,6 +259,8 @@ class Simulation:
     ):
         self.rng = random.Random(seed)
         self.crashes = crashes
+        self.compactions = compactions
+        self._compacting = random.Random(seed)
         self.crash_probability = self.rng.choice((0.01, 0.03, 0.1))
         self.takeovers = takeovers
         self.broken: Counter[str] = Counter()
@@ -416,6 +422,9 @@ class Simulation:
             self._kill_point("between two turns")
         except Killed:
             self._perish()
+        if self.compactions and self.store.kept and self._compacting.random() < _OFTEN:
+            self.compactions -= 1
+            self.store.compact(self._compacting)
         answered = self._answer()
         over = (self.state.ended or self.state.attention) and not self._resume
         if self._dead and self.run is None and not over and not self._old_tasks():
@@ -494,7 +503,8 @@ class Simulation:
             run.begin()
             return
         claim = self.store.claim()
-        state = fold(self.store.records)
+        state = fold(self.store.kept)
+        assert encode_state(state) == encode_state(fold(self.store.records)), "what is kept is not the whole"
         if self.snapshot is not None:
             # What an engine does with one.
             cached = fold(self.store.records[self.snapshot.seq :], decode_state(encode_state(self.snapshot)))
@@ -595,6 +605,7 @@ class Simulation:
         records = self.store.records
         assert [r.seq for r in records] == list(range(1, len(records) + 1))
         assert fold(records) == self.state
+        assert encode_state(fold(self.store.kept)) == encode_state(self.state)
         at = self.rng.randrange(len(records))
         assert fold(records[at:], fold(records[:at])) == self.state
         first = 1 if self._imported is None else self._imported.position + 1

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from durable_flow.errors import RunFenced
-from durable_flow.fold import evolve
+from durable_flow.fold import evolve, fold
 from durable_flow.journal.protocol import Append, Claim, MessageRow
 from durable_flow.records import (
     EncodedEvent,
+    JournalCompacted,
     MessageReceived,
     Record,
     RunClaimed,
@@ -19,6 +20,7 @@ from durable_flow.records import (
     StreamReset,
     TaskId,
 )
+from durable_flow.snapshot import encode_state
 from durable_flow.state import RunState
 
 from .loop import VirtualLoop
@@ -51,6 +53,8 @@ class SimulatedStore:
     def __init__(self, loop: VirtualLoop, rng: random.Random, kill_point: Callable[[str], None], max_delay: int):
         self.loop = loop
         self.records: list[Record] = []
+        # What a process reads that takes the run up: without what was compacted.
+        self.kept: list[Record] = []
         self.state = RunState()
         self.stream: list[tuple[int, TaskId | None, EncodedEvent | None, int | None]] = []
         self.epoch = 0
@@ -86,6 +90,13 @@ class SimulatedStore:
         claimed = RunClaimed(self.epoch, f"process {self.epoch}")
         self._keep([Record(len(self.records) + 1, at, True, claimed)])
         return Claim(RUN, RUN_ID, UID, self.epoch, len(self.records))
+
+    def compact(self, rng: random.Random) -> None:
+        """Put one record in the place of those up to a boundary, wherever the owner's next append is by now."""
+        at = rng.choice([n for n, record in enumerate(self.kept, 1) if record.boundary])
+        last = self.kept[at - 1]
+        standing = JournalCompacted(encode_state(fold(self.kept[:at])))
+        self.kept[:at] = [Record(last.seq, last.at, True, standing)]
 
     # -- What a Run does -----------------------------------------------------------------------------------------------
 
@@ -175,4 +186,5 @@ class SimulatedStore:
                 case _:
                     pass
             self.records.append(record)
+            self.kept.append(record)
             evolve(self.state, record)

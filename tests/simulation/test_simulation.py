@@ -36,6 +36,23 @@ def test_killed_anywhere_a_run_ends_as_if_nothing_had_happened(name: str) -> Non
     assert not found, f"{name}: {len(found)} of {TRIALS} seeds, the first of them: {next(iter(found.items()))}"
 
 
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_compacted_and_killed_anywhere_a_run_ends_as_if_nothing_had_happened(name: str) -> None:
+    found: dict[int, Any] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + max(1, TRIALS // 4)):
+        broken = violations(name, SCENARIOS[name], seed, compactions=1 + seed % 5)
+        if broken:
+            found[seed] = broken
+    assert not found, f"{name}: {len(found)} seeds, the first of them: {next(iter(found.items()))}"
+
+
+def test_compactions_strike_before_kills_and_more_than_once() -> None:
+    run = simulation(SCENARIOS["fan-out of 20, join"], seed=5, crashes=4, compactions=5).finish()
+    assert run.compactions == 0
+    assert run.lives > 1
+    assert run.store.kept[0].seq > 1
+
+
 @pytest.mark.parametrize("name", ["fan-out of 20, join", "strands of every kind", "question by call, retried"])
 def test_the_same_seed_makes_the_same_journal(name: str) -> None:
     first, second = (simulation(SCENARIOS[name], seed=5, crashes=4).finish() for _ in range(2))

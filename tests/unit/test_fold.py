@@ -52,6 +52,7 @@ from durable_flow.records import (
     EventEmitted,
     Fact,
     JoinFired,
+    JournalCompacted,
     Place,
     RunCancelled,
     RunClaimed,
@@ -86,7 +87,8 @@ def test_random_histories_contain_every_kind_of_fact():
     kinds = {type(record.fact) for seed in range(400) for record in random_history(seed)}
     kinds |= {type(record.fact) for record in Simulation().continued().records}
     kinds |= {type(record.fact) for record in Simulation().continued(drop_pending=True).records}
-    assert kinds == set(get_args(Fact))
+    # That one is never decided: it takes the place of others (test_compaction.py).
+    assert kinds == set(get_args(Fact)) - {JournalCompacted}
 
 
 @given(histories(), st.data())

@@ -16,6 +16,7 @@ from ...records import (
     ContextSpliced,
     EncodedValue,
     Fact,
+    JournalCompacted,
     PendingDropped,
     Record,
     RunClaimed,
@@ -38,9 +39,9 @@ Values = Mapping[str, EncodedValue]
 
 NOTHING_SEEN: frozenset[str] = frozenset()
 
-_CHANGE_CONTEXT = frozenset({ContextSet, ContextSpliced, ContextDeleted, StateImported})
+_CHANGE_CONTEXT = frozenset({ContextSet, ContextSpliced, ContextDeleted, StateImported, JournalCompacted})
 # After these every pending step begins anew.
-_BEGIN_ANEW = frozenset({RunClaimed, RunResumed, StateImported, PendingDropped})
+_BEGIN_ANEW = frozenset({RunClaimed, RunResumed, StateImported, JournalCompacted, PendingDropped})
 # Effects that commit: they stand behind all that they carry.
 _COMMIT = frozenset({CallRecorded, TimerSet, WaitOpened, ChildStarted, CheckpointNamed})
 # A step that the workflow does not have any more; its limit is not known.

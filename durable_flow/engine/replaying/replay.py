@@ -14,6 +14,7 @@ from ...journal.archive_files import ArchiveFile
 from ...journal.archives import import_run
 from ...journal.checkpoint import At
 from ...journal.folding import PAGE
+from ...journal.kept import require_kept
 from ...journal.memory import MemoryStore
 from ...journal.points import seq_of
 from ...journal.protocol import JournalStore, RunRow
@@ -107,6 +108,7 @@ async def replay_row(
             f"run {row.run_id} is of workflow {row.workflow}; this one is {program.name}. Replay it with its own "
             f"workflow, or, if that was renamed, with workflow_name={row.workflow!r}"
         )
+    require_kept(row, "a replay")
     last = row.seq if request.to is None else await seq_of(store, row, request.to)
     return await _Replay(store, row, program, request, runs).upto(last)
 
