@@ -137,10 +137,14 @@ def lines(file: ArchiveFile, *, max_line_bytes: int, max_total_bytes: int) -> It
         return
     # Without waiting for the other end of a pipe.
     descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(descriptor, "rb") as source:
+    try:
+        # Before it is opened as a file, which a folder cannot be.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ArchiveError(f"{os.fspath(file)} is no regular file. Nothing was imported")
-        yield from _lines(source, max_line_bytes, max_total_bytes)
+        with os.fdopen(descriptor, "rb", closefd=False) as source:
+            yield from _lines(source, max_line_bytes, max_total_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def _lines(source: BinaryIO, max_line_bytes: int, max_total_bytes: int) -> Iterator[bytes]:

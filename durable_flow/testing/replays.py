@@ -32,13 +32,15 @@ async def assert_replays(
     Args:
         flow: the workflow as it is now.
         run_or_export: a run of the flow's journal, by its id, its RunInfo or its handler; or an archive that
-            `journal.export` wrote: a `pathlib.Path`, a text with a slash in it, or a file opened for bytes. For an
-            archive no journal is opened.
+            `journal.export` wrote: a `pathlib.Path`, a text with a slash in it or ".jsonl" at its end, or a file
+            opened for bytes. For an archive no journal is opened.
         seal: opens a sealed archive; None: the seal of the flow's journal.
         allow_codecs: as for `Journal.import_`: further codecs, as "pickle", whose data are accepted.
 
     Raises AssertionError; what `Workflow.replay` raises; and for an archive ArchiveError, OSError.
     """
+    if not isinstance(flow, Workflow):
+        raise TypeError(f"assert_replays takes a workflow object, as MyFlow(), not {flow!r}")
     request = ReplayRequest(to, live, skip, ignore)
     file = _archive(run_or_export)
     if file is not None:
@@ -67,6 +69,8 @@ async def assert_replays(
 
 
 def _archive(given: object) -> str | os.PathLike[str] | BinaryIO | None:
-    """Return what is an archive. No run id has a slash in it."""
-    is_path = isinstance(given, os.PathLike) or (isinstance(given, str) and ("/" in given or os.sep in given))
+    """Return what is an archive. No run id has a slash in it; a run that is named as files are has its RunInfo."""
+    is_path = isinstance(given, os.PathLike) or (
+        isinstance(given, str) and ("/" in given or os.sep in given or given.endswith(".jsonl"))
+    )
     return given if is_path or hasattr(given, "read") else None  # type: ignore[return-value]

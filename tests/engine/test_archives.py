@@ -393,7 +393,7 @@ async def test_files_for_text_folders_and_pipes_are_refused(memory: Journal, tmp
             await memory.export("lamp", io.StringIO())  # type: ignore[arg-type]
         with pytest.raises(OSError, match=r"director|folder"):
             await memory.export("lamp", tmp_path)
-        with pytest.raises((OSError, ArchiveError)):
+        with pytest.raises(ArchiveError, match="no regular file"):
             await other.import_(tmp_path)
         with pytest.raises(ArchiveError, match="no regular file"):
             await other.import_(tmp_path / "pipe")

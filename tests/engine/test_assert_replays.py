@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +174,29 @@ async def test_what_is_no_run_is_refused(memory: Journal, tmp_path: Path, monkey
         await assert_replays(flow, 7)  # type: ignore[arg-type]
     with pytest.raises(RunIdError):
         await assert_replays(flow, "no id")
+    with pytest.raises(TypeError, match="takes a workflow object"):
+        await assert_replays(ArFlow, "r")  # type: ignore[arg-type]
+    path.rename("r.archive")
     with pytest.raises(RunNotFoundError) as raised:
+        await assert_replays(flow, "r.archive")
+    assert raised.value.__notes__ == [
+        "There is a file r.archive. If that is the archive you mean, pass Path('r.archive')"
+    ]
+    with pytest.raises(FileNotFoundError):
         await assert_replays(flow, "r.jsonl")
-    assert raised.value.__notes__ == ["There is a file r.jsonl. If that is the archive you mean, pass Path('r.jsonl')"]
-    await assert_replays(flow, path)
+    await assert_replays(flow, Path("r.archive"))
+
+
+async def test_a_name_that_ends_as_archives_do_is_that_of_a_file(
+    memory: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flow = ArFlow(journal=memory)
+    await exported(memory, Path("r.jsonl"))
+    assert (await assert_replays(ArFlow(), "r.jsonl")).run_id == "r"
+    assert os.listdir() == ["r.jsonl"]  # no journal was opened, so none was made
+    await flow.run(run_id="s.jsonl", topic="ships")
+    await assert_replays(flow, await memory.run("s.jsonl"))
 
 
 async def test_old_events_are_upcast_and_renamed_ones_are_known(memory: Journal, tmp_path: Path) -> None:

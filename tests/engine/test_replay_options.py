@@ -21,9 +21,11 @@ from durable_flow import (
     Context,
     Event,
     Journal,
+    PickleSerializer,
     RunConflictError,
     RunIdError,
     RunNotFoundError,
+    Serializer,
     StopEvent,
     Workflow,
     WorkflowStepDoesNotExistError,
@@ -167,6 +169,33 @@ def test_a_default_in_a_nested_model_is_one_only_if_it_was_not_set() -> None:
     assert (difference.path, difference.is_default) == ("k.0.id", True)
     [difference] = find.of("k", old, RoNested(id="b", n=1), RoNested(id="b", n=1))
     assert (difference.path, difference.is_default) == ("k.id", False)
+
+
+class RoKept(BaseModel):
+    n: int = 0
+    cache: str = Field(default_factory=lambda: uuid4().hex, exclude=True)
+
+
+class RoHolds(BaseModel):
+    meta: RoNested = Field(default_factory=RoNested)
+
+
+@pytest.mark.parametrize("serializer", [JsonSerializer(), PickleSerializer(key=b"k" * 32)], ids=["json", "pickle"])
+def test_a_field_that_is_not_stored_differs_only_where_it_was_stored(serializer: Serializer) -> None:
+    codec = Codec(serializer)
+    find = Differences(codec)
+    objects = RoKept(n=1, cache="a"), RoKept(n=2, cache="b")
+    old, new = (codec.decode_value(codec.encode_value(each)) for each in objects)
+    paths = [(d.path, d.is_default) for d in find.of("k", old, new, objects[1])]
+    assert paths == [("k.n", False), *([("k.cache", False)] if type(serializer) is PickleSerializer else [])]
+
+
+def test_what_a_step_changes_in_a_default_is_found() -> None:
+    find = Differences(Codec(JsonSerializer()))
+    old, new = RoHolds(), RoHolds()
+    old.meta.n, new.meta.n = 1, 2
+    found = {d.path: d.is_default for d in find.of("k", old, new.model_copy(deep=True), new)}
+    assert found == {"k.meta.n": False, "k.meta.id": True}
 
 
 async def test_calls_and_checkpoints_are_ignored_by_their_names_and_errors_never(memory: Journal) -> None:

@@ -67,12 +67,32 @@ class Differences:
         if type(live) is not type(new):
             live = NOTHING
         for name in dict.fromkeys([*_names(recorded), *_names(new)]):
-            parts = (_field(recorded, name), _field(new, name))
-            found = list(self.of(f"{path}.{name}", *parts, _field(live, name)))
-            if found and live is not NOTHING and name not in live.model_fields_set and varies(type(live), name):
-                yield Difference(f"{path}.{name}", *parts, is_default=True)
-            else:
+            if _is_not_kept(recorded, name) and _is_not_kept(new, name):
+                continue
+            at, parts = f"{path}.{name}", (_field(recorded, name), _field(new, name))
+            found = list(self.of(at, *parts, _field(live, name)))
+            if not found or live is NOTHING or name in live.model_fields_set or not varies(type(live), name):
                 yield from found
+            elif isinstance(parts[0], BaseModel) and type(parts[0]) is type(parts[1]):
+                # The step may have changed the default in place: only what is different each time is left out.
+                varying = tuple(self._varying(at, type(live), name))
+                for difference in found:
+                    is_default = any(
+                        difference.path == each or difference.path.startswith(f"{each}.") for each in varying
+                    )
+                    yield difference._replace(is_default=True) if is_default else difference
+            else:
+                yield Difference(at, *parts, is_default=True)
+
+    def _varying(self, path: str, cls: type[BaseModel], name: str) -> set[str]:
+        """Return the paths in a default that are different each time that it is made."""
+        first = _default(cls, name)
+        found: set[str] = set()
+        for _ in range(_TRIES):
+            found |= {difference.path for difference in self.of(path, first, _default(cls, name))}
+            if found:
+                break
+        return found
 
     def _is_equal(self, recorded: Any, new: Any) -> bool:
         try:
@@ -95,7 +115,7 @@ def varies(cls: type[BaseModel], name: str) -> bool:
     field = cls.model_fields.get(name)
     if field is None or field.default_factory is None:
         return False
-    return makes_varying(lambda: field.get_default(call_default_factory=True, validated_data={}))
+    return makes_varying(lambda: _default(cls, name))
 
 
 def makes_varying(make: Callable[[], Any]) -> bool:
@@ -105,6 +125,16 @@ def makes_varying(make: Callable[[], Any]) -> bool:
         return isinstance(first, date | time | UUID) or any(make() != first for _ in range(_TRIES))
     except Exception:
         return False  # it needs what is not known here
+
+
+def _default(cls: type[BaseModel], name: str) -> Any:
+    return cls.model_fields[name].get_default(call_default_factory=True, validated_data={})
+
+
+def _is_not_kept(model: BaseModel, name: str) -> bool:
+    """Tell whether a field was made up when the model was read: `exclude=True` fields are not stored."""
+    field = type(model).model_fields.get(name)
+    return field is not None and field.exclude is True and name not in model.model_fields_set
 
 
 def _names(model: BaseModel) -> Iterable[str]:

@@ -15,7 +15,8 @@ from ..history import History
 from ..live import MISSING
 from ..replay import NEVER_RECORDED, ReplayOrder
 from .differences import makes_varying
-from .judge import Judge, shown_arguments
+from .judge import Judge
+from .report import shown_arguments
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -91,6 +92,7 @@ class ReplayedExecution(Execution):
         self._stage = stage
         self._judge = judge
         self._filled = filled
+        self._was_stopped = False
         # By the identity of what is stored, which is kept beside it.
         self._baselines: dict[int, tuple[EncodedValue, EncodedValue]] = {}
         self._history = JudgedHistory(stage, task, judge)
@@ -116,7 +118,7 @@ class ReplayedExecution(Execution):
                 return self.codec.decode_value(earlier.outcome)
             shown = shown_arguments(args, kwargs)
             if not self.is_live:
-                self._judge.stop("call", name, shown, _NO_RESULT)
+                self._judge.stop("call", name, shown, _NO_CALL)
             self._judge.extra_place(place, shown)
         elif arguments is not None and record.content is not None and record.content != arguments:
             self._judge.other_arguments(record, args, kwargs)
@@ -162,7 +164,7 @@ class ReplayedExecution(Execution):
         place, record = self._history.take(CHILD, program.name)
         if record is None:
             if not self.is_live:
-                self._judge.stop("child", program.name, "a run", _NO_RESULT)
+                self._judge.stop("child", program.name, "a run", _NO_CHILD)
             self._judge.extra_place(place, "a run")
         elif not same_child(program.codec, record.content, (arguments, run_id)):
             self._judge.other_child(record, arguments, run_id)
@@ -261,9 +263,35 @@ class ReplayedExecution(Execution):
 
     def _end_here(self) -> None:
         """Nothing that the step still does counts."""
+        self._was_stopped = True
         self._stage.closed, self.attached = True, False
+        self._end_quietly()
         if self.worker_task is not None and self.worker_task is not asyncio.current_task(self.run.loop):
             self.worker_task.cancel()
 
+    def _require_attached(self) -> None:
+        if self._was_stopped and not self.attached:
+            self._end_quietly()
+        super()._require_attached()
 
-_NO_RESULT = "this is not recorded, so there is no result to give (nor is one whose function raised)"
+    def release(self) -> None:
+        """Wake what waits. Of a step that was stopped nobody is left to look how that ends."""
+        if self._was_stopped:
+            for future in list(self._sleepers):
+                future.cancel()
+        super().release()
+
+    def _end_quietly(self) -> None:
+        """Let a strand of the step end without a word in the log: the report says why the step was stopped."""
+        strand = asyncio.current_task()
+        if strand is not None and strand is not self.worker_task:
+            strand.add_done_callback(_look_at)
+
+
+def _look_at(strand: asyncio.Task[Any]) -> None:
+    if not strand.cancelled():
+        strand.exception()
+
+
+_NO_CALL = "the run has no result of this call: either it did not make it, or its function raised then"
+_NO_CHILD = "the run did not start this one, so there is no result"

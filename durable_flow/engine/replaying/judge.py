@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
@@ -36,7 +37,7 @@ from ...records import (
 from ...state import Effect, Task
 from ..step_output import digest_of
 from .differences import Differences
-from .report import MAX_DIVERGENCES, NOTHING, Divergence, DivergenceKind
+from .report import MAX_DIVERGENCES, NOTHING, Divergence, DivergenceKind, shown_arguments
 
 _KINDS: dict[str, DivergenceKind] = {
     SENT: "event", WRITE: "context", STREAM: "stream", CALL: "call", WAIT: "wait", SLEEP: "sleep",
@@ -71,9 +72,10 @@ class Findings:
 
 
 class _Found(NamedTuple):
-    """A divergence, and the seq of the effect at which or behind which it came."""
+    """A divergence, the seq of the effect at which or behind which it came, and which it was in time."""
 
     at: int
+    turn: int
     divergence: Divergence
 
 
@@ -81,6 +83,7 @@ class _Item(NamedTuple):
     """A stream item that is not, to the byte, the recorded one; `new` is None if it did not come."""
 
     at: int
+    turn: int
     k: int
     position: int
     new: EncodedEvent | None
@@ -103,6 +106,7 @@ class Judge:
         self.stops: Callable[[], None] = lambda: None
         # What a step still does that was stopped, or took too long, is not judged.
         self._is_over = False
+        self._turns: Iterator[int] = itertools.count()
         # The seq of the last effect that was met.
         self._at = 0
         self._order: list[Effect] = []
@@ -216,7 +220,7 @@ class Judge:
         """The step does something for which there is no answer: it ends here. Raises StepStopped."""
         why += ". The step was stopped here; what follows is not judged"
         # Also of an effect whose name is to be ignored: the step was not judged to its end.
-        self._found.append(_Found(self._at, self._divergence(kind, what, NOTHING, new, why, "")))
+        self._found.append(_Found(self._at, next(self._turns), self._divergence(kind, what, NOTHING, new, why, "")))
         self._is_over = True
         self.stops()
         raise StepStopped
@@ -237,12 +241,14 @@ class Judge:
         if effect is None:
             self._compare(self._at, "stream", current_name(new.name), NOTHING, new, "this item is not recorded")
         elif effect.content != digest_of(new):
-            self._items.append(_Item(effect.seq, k, effect.outcome, new, live))
+            self._items.append(_Item(effect.seq, next(self._turns), k, effect.outcome, new, live))
 
     def missing_items(self, effects: Sequence[Effect]) -> None:
         """The step ends without the last of the recorded stream items."""
         if not self._is_over:
-            self._items += [_Item(effect.seq, effect.place.k, effect.outcome, None, None) for effect in effects]
+            for effect in effects:
+                item = _Item(effect.seq, next(self._turns), effect.place.k, effect.outcome, None, None)
+                self._items.append(item)
 
     # -- The end of the step -------------------------------------------------------------------------------------------
 
@@ -267,6 +273,11 @@ class Judge:
         """The step raises today."""
         text = f"{error.type}: {error.message}"
         self._add(_LAST, "error", text, "the step completed", text, traceback=error.traceback)
+
+    def ended_otherwise(self) -> None:
+        """The step has neither returned nor raised."""
+        what = "it cancelled its own task"
+        self._add(_LAST, "error", what, "the step completed", what, "a run would have been released here")
 
     def unreadable(self, why: str) -> None:
         """The step cannot be given its event."""
@@ -304,6 +315,7 @@ class Judge:
         self._is_over = False
         for item in self._items:
             recorded = await self._published(item.position)
+            self._turns = itertools.repeat(item.turn)
             note = ""
             new: Any = item.new
             if item.new is None:
@@ -316,7 +328,7 @@ class Judge:
                 if item.new is not None:
                     self.encoded(item.new, item.live)
                 self._compare(item.at, "stream", None, recorded, new, note)
-        found = [each.divergence for each in sorted(self._found, key=lambda each: each.at)]
+        found = [each.divergence for each in sorted(self._found, key=lambda each: each[:2])]
         if raced and found:
             found = [replace(each, raced=tuple(raced)) for each in found]
         self._findings.add(found, self._defaults)
@@ -375,7 +387,9 @@ class Judge:
         traceback: str = "",
     ) -> None:  # fmt: skip
         if not self._is_over and (kind in _NEVER_IGNORED or not self._findings.differences.is_ignored(what)):
-            self._found.append(_Found(at, self._divergence(kind, what, recorded, new, note, traceback)))
+            self._found.append(
+                _Found(at, next(self._turns), self._divergence(kind, what, recorded, new, note, traceback))
+            )
 
     def _default(self, kind: DivergenceKind, what: str, recorded: Any, new: Any) -> None:
         self._defaults.append(self._divergence(kind, what, recorded, new, "a default", ""))
@@ -388,8 +402,3 @@ class Judge:
             self._findings.run_id, task.id.step, task.attempt, task.id.seq, self._seq, kind, what, recorded, new,
             note.strip(), traceback,
         )  # fmt: skip
-
-
-def shown_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return the arguments of a call as text."""
-    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]) or "no arguments"

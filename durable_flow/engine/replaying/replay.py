@@ -34,6 +34,7 @@ from ...shape import changes, step_names
 from ...state import Task
 from ..attempt import make_attempt
 from ..current import outside_of_steps
+from ..failure import describe
 from ..known import require_row
 from .children import RecordedRuns
 from .differences import Differences
@@ -185,7 +186,7 @@ class _Replay:
                 case AttentionNeeded():
                     judge.unreadable(stage.outcome.reason)
                 case _:
-                    pass  # it was stopped, and the judge knows why
+                    judge.ended_otherwise()  # unless it was stopped, and the judge knows why
             raced = stage.raced(execution.keys, execution.reads_all, self._progress.filled(task.id))
             self._counts["live"] += execution.is_live
         else:
@@ -209,7 +210,7 @@ class _Replay:
         )  # fmt: skip
         is_live = task.id.step in self._request.live
         execution = ReplayedExecution(stage, task, judge, progress.filled(task.id), is_live=is_live)
-        attempt = make_attempt(cast("Run", stage), execution, task, None)
+        attempt = _attempted(stage, execution, task)
         work = execution.worker_task = asyncio.get_running_loop().create_task(attempt, context=outside_of_steps())
         stage.begin()
         try:
@@ -229,10 +230,22 @@ class _Replay:
         return stage, execution
 
 
+async def _attempted(stage: Stage, execution: ReplayedExecution, task: Task) -> None:
+    """Run an attempt. A step that ends the process is one that raises: the others are still to be judged."""
+    try:
+        await make_attempt(cast("Run", stage), execution, task, None)
+    except SystemExit as error:
+        stage.accept(StepRaised(task.id, task.attempt, (), describe(error), None))
+
+
 def _require_names(request: ReplayRequest) -> None:
     for name in ("live", "skip", "ignore"):
-        if isinstance(getattr(request, name), str):
-            raise TypeError(f"replay({name}=...) takes several names; of one: {name}=({getattr(request, name)!r},)")
+        given = getattr(request, name)
+        if isinstance(given, str):
+            raise TypeError(f"replay({name}=...) takes several names; of one: {name}=({given!r},)")
+        # Not an iterator: it would be asked for each step, and be used up by the first.
+        if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
+            raise TypeError(f"replay({name}=...) takes a tuple, list or set of names, not {given!r}")
 
 
 async def _groups(store: JournalStore, run: int, last: int) -> AsyncIterator[list[Record]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ MAX_DIVERGENCES = 100
 
 # Values in the text of a report are cut off here.
 _MAX_VALUE = 300
+# So much of what is equal is shown before a difference that comes late.
+_AROUND = 50
 _SHOWN = 5
 
 
@@ -69,9 +72,11 @@ class Divergence:
     def __str__(self) -> str:
         """Return a few lines: where, what, both values."""
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
-        lines = [f"step {self.step!r}{attempt} (completed at {self.checkpoint}): {self.kind} {self.what}"]
+        lines = [f"step {self.step!r}{attempt} (completed at {self.checkpoint}): {self.kind} {_shown(self.what)}"]
         if self.kind != "error" and (self.recorded is not NOTHING or self.new is not NOTHING):
-            lines += [f"  recorded: {_shown(self.recorded)}", f"  new:      {_shown(self.new)}"]
+            recorded, new = as_text(self.recorded), as_text(self.new)
+            start = _where_they_differ(recorded, new)
+            lines += [f"  recorded: {_shown(recorded, start)}", f"  new:      {_shown(new, start)}"]
         if self.note:
             lines.append(f"  {self.note}")
         if self.raced:
@@ -79,7 +84,7 @@ class Divergence:
                 f"  it reads {', '.join(map(repr, self.raced))}, which other steps changed while it ran: which value "
                 "it saw then is not recorded"
             )
-        lines += [f"  {line}" for line in self.traceback.rstrip().splitlines()]
+        lines += [f"  {_shown(line)}" for line in self.traceback.rstrip().splitlines()]
         return "\n".join(lines)
 
 
@@ -146,9 +151,30 @@ class ReplayReport:
         return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return the repr of a value, whatever its class makes of that."""
     try:
-        text = repr(value)
+        return repr(value)
     except Exception as error:
-        text = f"<{type(value).__name__}; its repr() raised {type(error).__name__}>"
-    return text if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}... ({len(text):,} characters)"
+        return f"<{type(value).__name__}; its repr() raised {type(error).__name__}>"
+
+
+def shown_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as text."""
+    shown = [*map(as_text, args), *(f"{name}={as_text(value)}" for name, value in kwargs.items())]
+    return ", ".join(shown) or "no arguments"
+
+
+def _shown(text: str, start: int = 0) -> str:
+    if len(text) <= _MAX_VALUE:
+        return text
+    before = "..." if start else ""
+    after = "..." if start + _MAX_VALUE < len(text) else ""
+    return f"{before}{text[start : start + _MAX_VALUE]}{after} ({len(text):,} characters)"
+
+
+def _where_they_differ(one: str, other: str) -> int:
+    """Return from where on to show two texts, so that their first difference is among what is shown."""
+    shorter = min(len(one), len(other))
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), shorter)
+    return 0 if same < _MAX_VALUE - _AROUND else same - _AROUND
