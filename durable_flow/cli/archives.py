@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from argparse import Namespace
 
-from ..errors import RunNotFoundError
-from ..journal.journal import DEFAULT_URL, URL_VARIABLE
-from ..journal.migrate import version_at
-from ..journal.url import canonical_url, masked
+from ..journal.url import masked
 from .opening import opened, told
 
 
@@ -25,10 +20,6 @@ def import_(options: Namespace) -> int:
 
 async def _export(options: Namespace) -> str:
     run_id, file = options.run_id, options.file
-    where = canonical_url(options.url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
-    # Not even an empty database is made where there is none to read from.
-    if await asyncio.to_thread(version_at, where) is None:
-        raise RunNotFoundError(f"there is no run {run_id}: {masked(where)} has no journal")
     async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
         made = await journal.export(run_id, file)
     return (
@@ -38,7 +29,7 @@ async def _export(options: Namespace) -> str:
 
 
 async def _import(options: Namespace) -> str:
-    async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
+    async with opened(options.url, allow_plaintext=options.allow_plaintext, create=True) as journal:
         run = await journal.import_(options.file, options.run_id, allow_codecs=options.allow_codec)
         return (
             f"{masked(journal.settings.url)} has run {run.run_id} of {run.workflow} ({run.status}): {run.seq} records."

@@ -9,24 +9,36 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
-from ..errors import ArchiveError, DeserializationError, DurableFlowError
-from ..journal.journal import Journal
+from ..errors import ArchiveError, DeserializationError, DurableFlowError, JournalUnavailableError
+from ..journal.journal import DEFAULT_URL, URL_VARIABLE, Journal
+from ..journal.migrate import version_at
+from ..journal.url import canonical_url, is_postgres, masked
 from ..serializers.base import Seal, Serializer
 
 SEAL_VARIABLE = "DURABLE_FLOW_SEAL_KEYS"
 SERIALIZER_VARIABLE = "DURABLE_FLOW_SERIALIZER_KEY"
 
 
-def opened(url: str | None, *, allow_plaintext: bool = False) -> Journal:
-    """Return the journal at `url` (None: the default), still to be entered, with the environment's keys.
+@asynccontextmanager
+async def opened(url: str | None, *, allow_plaintext: bool = False, create: bool = False) -> AsyncIterator[Journal]:
+    """Open the journal at `url` (None: the default) with the environment's keys, and close it.
 
-    Raises ImportError if there are keys of a seal and the package cryptography is missing, and as Journal and
-    EncryptedSeal do.
+    Where there is none, none is made unless `create`: a command that looks for something has the wrong name then.
+
+    Raises JournalUnavailableError there, ImportError if there are keys of a seal and the package cryptography is
+    missing, and as Journal and EncryptedSeal do.
     """
-    return Journal(url, seal=_seal(allow_plaintext), readers=_readers())
+    where = canonical_url(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    if not create and not is_postgres(where) and await asyncio.to_thread(version_at, where) is None:
+        raise JournalUnavailableError(
+            f"{masked(where)} has no journal. Name the database by --url or {URL_VARIABLE}; nothing was done"
+        )
+    async with Journal(url, seal=_seal(allow_plaintext), readers=_readers()) as journal:
+        yield journal
 
 
 def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:

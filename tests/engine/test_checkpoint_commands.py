@@ -136,3 +136,22 @@ def test_what_cannot_be_is_told_in_one_line(
 def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["checkpoints", "r", "--url", f"sqlite:///{tmp_path}/none/jobs.db"]) == 1
     assert "durable-flow checkpoints: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("checkpoints", "r"),
+        ("diff", "r", "1"),
+        ("blame", "r", "n"),
+        ("fork", "r", "1"),
+        ("compact", "r"),
+        ("prune", "--older-than", "30d"),
+    ],
+)
+def test_a_database_whose_name_is_wrong_is_not_made(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--url", f"sqlite:///{tmp_path}/jurnal.db"]) == 1
+    assert "jurnal.db has no journal" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
