@@ -68,4 +68,7 @@ async def replay() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run({"record": record, "replay": replay}[sys.argv[1]]())
+    work = {"record": record, "replay": replay}.get(" ".join(sys.argv[1:]))
+    if work is None:
+        sys.exit(__doc__)
+    asyncio.run(work())
