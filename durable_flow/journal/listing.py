@@ -72,20 +72,27 @@ class Listing(Generic[ItemT]):
             return [item async for item in items]
 
 
-async def groups(store: JournalStore, run: int, after: int, to: int) -> AsyncGenerator[tuple[RunState, list[Record]]]:
-    """Yield each group of records behind `after` with the state before it, which the receiver brings up to date."""
-    state = await state_at(store, run, after) if after else RunState()
-    at, group = state.seq, list[Record]()
-    while at < to:
-        page = await store.read(run, after=at, to=to, limit=PAGE)
+async def grouped(store: JournalStore, run: int, after: int, to: int) -> AsyncGenerator[list[Record]]:
+    """Yield the groups of records of a run that are whole behind `after` and up to `to`, read a page at a time."""
+    group = list[Record]()
+    while after < to:
+        page = await store.read(run, after=after, to=to, limit=PAGE)
         if not page:
             return
-        at = page[-1].seq
+        after = page[-1].seq
         for record in page:
             group.append(record)
             if record.boundary:
-                yield state, group
+                yield group
                 group = []
+
+
+async def groups(store: JournalStore, run: int, after: int, to: int) -> AsyncGenerator[tuple[RunState, list[Record]]]:
+    """Yield each group of records behind `after` with the state before it, which the receiver brings up to date."""
+    state = await state_at(store, run, after) if after else RunState()
+    async with aclosing(grouped(store, run, state.seq, to)) as found:
+        async for group in found:
+            yield state, group
 
 
 class Finder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -13,8 +13,8 @@ from ...incoming import AttentionNeeded, StepRaised, StepReturned
 from ...journal.archive_files import ArchiveFile
 from ...journal.archives import import_run
 from ...journal.checkpoint import At
-from ...journal.folding import PAGE
 from ...journal.kept import require_kept
+from ...journal.listing import grouped
 from ...journal.memory import MemoryStore
 from ...journal.points import seq_of
 from ...journal.protocol import JournalStore, RunRow
@@ -129,7 +129,7 @@ class _Replay:
     async def upto(self, last: int) -> ReplayReport:
         """Go through the history up to the last boundary that is not behind `last`."""
         progress, first, time = self._progress, 0, 0
-        async for group in _groups(self._store, self._row.run, last):
+        async for group in grouped(self._store, self._row.run, 0, last):
             if not first:
                 first = group[0].seq
             elif group[0].at != time:
@@ -246,21 +246,6 @@ def _require_names(request: ReplayRequest) -> None:
         # Not an iterator: it would be asked for each step, and be used up by the first.
         if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
             raise TypeError(f"replay({name}=...) takes a tuple, list or set of names, not {given!r}")
-
-
-async def _groups(store: JournalStore, run: int, last: int) -> AsyncIterator[list[Record]]:
-    """Yield the groups of records that end at or before a seq."""
-    after, held = 0, list[Record]()
-    while after < last:
-        page = await store.read(run, after=after, to=last, limit=PAGE)
-        if not page:
-            return
-        after = page[-1].seq
-        for record in page:
-            held.append(record)
-            if record.boundary:
-                yield held
-                held = []
 
 
 def _completion(group: Sequence[Record]) -> int | None:
