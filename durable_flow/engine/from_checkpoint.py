@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..branching import Branch, Emit, branch, emitted_events, output_of
-from ..errors import CheckpointError, DeserializationError, DurableFlowError, SerializationError
+from ..errors import CheckpointError, DeserializationError, SerializationError
 from ..events import Event, StopEvent, UnknownEvent
 from ..journal.checkpoint import Checkpoint
 from ..journal.folding import state_at
@@ -23,7 +23,6 @@ from ..state import CANCELLED, COMPLETED, RunState
 from .attachment import Attachment
 from .forking import emit_by
 from .known import require_workflow
-from .placing import give_place_back
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,34 +52,22 @@ def run_from(
     attachment.stepwise = stepwise
     if program.limit is not None:
         engine.placing.ask(attachment)  # at once: in the order of the starts
-    engine.in_background(_begin(attachment, checkpoint, given, validate))
+    create = partial(_create, attachment, checkpoint, given, validate)
+    engine.in_background(engine.starting.in_its_place(attachment, create))
     return attachment
 
 
-async def _begin(attachment: Attachment, checkpoint: Checkpoint, given: Beginning | None, validate: Validate) -> None:
+async def _create(attachment: Attachment, checkpoint: Checkpoint, given: Beginning | None, validate: Validate) -> None:
     engine = attachment.engine
-    try:
-        await engine.ready()
-        if attachment.asked is not None:
-            await engine.placing.asked(attachment, known=False)
-            if attachment.outcome is not None or attachment.failure is not None:
-                return  # cancelled or given up meanwhile
-        if await engine.store.find(attachment.run_id) is not None:
-            raise taken(attachment.run_id)
-        row = await _origin(engine, checkpoint, given)
-        if row is not None:
-            made = await _forked(attachment, row, checkpoint, given, validate)
-        else:
-            made = _carried_on(attachment, checkpoint, given, validate)
-        if not await engine.starting.create(attachment, None, made.start):
-            raise taken(attachment.run_id)
-    except asyncio.CancelledError:
-        attachment.fail(DurableFlowError(f"run {attachment.run_id} was not started: the event loop ended"))
-        raise
-    except BaseException as error:
-        attachment.fail(error)
-    finally:
-        give_place_back(attachment)
+    if await engine.store.find(attachment.run_id) is not None:
+        raise taken(attachment.run_id)
+    row = await _origin(engine, checkpoint, given)
+    if row is not None:
+        made = await _forked(attachment, row, checkpoint, given, validate)
+    else:
+        made = _carried_on(attachment, checkpoint, given, validate)
+    if not await engine.starting.create(attachment, None, made.start):
+        raise taken(attachment.run_id)
 
 
 async def _origin(engine: Engine, checkpoint: Checkpoint, given: Beginning | None) -> RunRow | None:

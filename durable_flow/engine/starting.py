@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -73,18 +74,28 @@ class Starting:
         """Create the run, or find it if its id may be `known`; what goes wrong is told to the attachment."""
         if attachment.program.limit is not None:
             self._engine.placing.ask(attachment)  # before anything is awaited: in the order of the starts
-        try:
-            await self._engine.ready()
-            if attachment.asked is not None:
-                await self._engine.placing.asked(attachment, known=known)
-                if attachment.outcome is not None or attachment.failure is not None:
-                    return  # cancelled or given up meanwhile
+
+        async def create() -> None:
             if not known:
                 await self.create(attachment, event, start)
             else:
                 async with self._locks.setdefault(attachment.run_id, asyncio.Lock()):
                     await self._create_or_continue(attachment, event, start)
             self._tell_of_unfinished(attachment.program)
+
+        await self.in_its_place(attachment, create, known=known)
+
+    async def in_its_place(
+        self, attachment: Attachment, create: Callable[[], Awaitable[None]], *, known: bool = False
+    ) -> None:
+        """Create a run once it has the place that was asked for; what goes wrong is told to the attachment."""
+        try:
+            await self._engine.ready()
+            if attachment.asked is not None:
+                await self._engine.placing.asked(attachment, known=known)
+                if attachment.outcome is not None or attachment.failure is not None:
+                    return  # cancelled or given up meanwhile
+            await create()
         except asyncio.CancelledError:
             attachment.fail(DurableFlowError(f"run {attachment.run_id} was not started: the event loop ended"))
             raise
