@@ -291,9 +291,9 @@ class JournalStore(Protocol):
 
     async def claim(self, run: int, worker: WorkerId, *, epoch: int, status: str) -> Claim | None:
         """Take the run if its epoch is still `epoch`: set the owner and epoch + 1, then append `RunClaimed`, a group
-        of its own, at max(seq) + 1. None if somebody else was faster, or if the run has ended or needs attention and
-        `status`, which the caller has seen, says otherwise. Whether the run may be taken (owner gone, due, a message
-        waits) is the caller's decision. Source: fencing tokens, Kleppmann 2016.
+        of its own, at max(seq) + 1. None if somebody else was faster or is writing the run at this moment, or if the
+        run has ended or needs attention and `status`, which the caller has seen, says otherwise. Whether the run may be
+        taken (owner gone, due, a message waits) is the caller's decision. Source: fencing tokens, Kleppmann 2016.
         """
 
     async def release(self, run: int, epoch: int, status: str, wake_at: int | None) -> None:
