@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, Flag
 from typing import Any, Protocol
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -82,7 +82,7 @@ class ModelPlan:
         self.allows_extra = cls.model_config.get("extra") == "allow"
         self.private = dict(cls.__private_attributes__)
         self._gone: frozenset[str] = frozenset()
-        self._is_root = issubclass(cls, RootModel)  # has these two on the class; on the object they would be data
+        self._is_root = cls.__pydantic_root_model__  # has these two on the class; on the object they would be data
         excluded = self.fields.keys() - self.kept
         self._other_slots = _slots(cls) - _slots(BaseModel)
         self.is_simple = (
