@@ -335,8 +335,8 @@ _BY_MODULE = {
     ),
 }
 _ON_DEMAND = {name: module for module, names in _BY_MODULE.items() for name in names}
-# They were loaded, and so to be had as attributes, with the package.
-_MODULES = {"checkpointer", "checkpoints", "retry_policy"}
+# Attributes of the package although it does not load them: those that were, and those that are in `workflows`.
+_MODULES = {"checkpointer", "checkpoints", "retry_policy", "types", "utils"}
 
 
 def __getattr__(name: str) -> Any:

@@ -305,7 +305,7 @@ def test_every_public_name_is_to_be_had_and_is_listed():
     assert names <= set(dir(durable_flow))
 
 
-@pytest.mark.parametrize("module", ["checkpointer", "checkpoints", "retry_policy"])
+@pytest.mark.parametrize("module", ["checkpointer", "checkpoints", "retry_policy", "types", "utils"])
 def test_a_module_of_the_package_is_an_attribute_of_it_before_it_is_imported(module):
     assert f"durable_flow.{module}" in loaded_by(f"import durable_flow\ndurable_flow.{module}")
 
