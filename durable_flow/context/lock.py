@@ -32,7 +32,8 @@ class ContextLock:
     async def acquire(self) -> bool:
         """Wait for the lock and take it."""
         await self._lock.acquire()
-        self._run.lock_holder = self._face
+        # A step's thread has a face of its own, and its step has the lock.
+        self._run.lock_holder = getattr(self._face, "execution", self._face)
         self._run.lock_held = object()
         LOCK_HELD.set(self._run.lock_held)
         return True

@@ -20,7 +20,7 @@ from .execution import Execution
 from .failure import after_failure, describe
 from .handed import sentence
 from .reasons import why_unreadable
-from .threads import FromThread
+from .threads import FromThread, in_a_thread
 
 if TYPE_CHECKING:
     from .run import Run
@@ -40,7 +40,7 @@ async def make_attempt(run: Run, execution: Execution, task: Task, event: Event 
         if step in run.program.sync_steps:
             thread = FromThread(execution)
             current_execution.set(thread)
-            result = await asyncio.to_thread(run.program.call, step, event, thread, given)
+            result = await in_a_thread(thread, run.program.call, step, event, thread, given)
         else:
             current_execution.set(execution)
             result = await run.program.call(step, event, execution, given)

@@ -375,9 +375,14 @@ def same_child(codec: Codec, recorded: Any, content: tuple[EncodedValue | None, 
     return bool(codec.decode_value(before) == codec.decode_value(now))
 
 
+def is_async(fn: Callable[..., Any]) -> bool:
+    """Tell whether a function, or an object that can be called, is async."""
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
 async def invoke(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Call an async function, or a plain one in a thread."""
-    if inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None)):  # noqa: B004
+    if is_async(fn):
         return await fn(*args, **kwargs)
     result = await asyncio.to_thread(fn, *args, **kwargs)
     if inspect.isawaitable(result):

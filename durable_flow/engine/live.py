@@ -12,6 +12,7 @@ from weakref import WeakSet
 from ..errors import DeserializationError, SerializationError
 from ..records import EncodedEvent, EncodedValue
 from .lists import LEAST_ITEMS, KnownLists
+from .locks import LoopLock
 
 if TYPE_CHECKING:
     from ..events import Event
@@ -62,12 +63,12 @@ class ContextLocks:
     @cached_property
     def lock(self) -> asyncio.Lock:
         """That of `ctx.lock`."""
-        return asyncio.Lock()
+        return LoopLock(getattr(self, "loop", None))
 
     @cached_property
     def write_lock(self) -> asyncio.Lock:
         """Keeps other writers out while somebody edits the state."""
-        return asyncio.Lock()
+        return LoopLock(getattr(self, "loop", None))
 
 
 class LiveContext:
