@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from ..engine.handed import Handed, awaited, known_as_async
-from ..engine.live import MISSING
+from ..engine.live import EDITING, MISSING
 from ..errors import WorkflowRuntimeError
 from .face import Face
 from .paths import child_of, defaults_of, iter_fields, may_have, nested, new_state, parts_of, put_below, put_field
@@ -181,6 +181,7 @@ class ContextStore(Generic[StateT]):
         async with run.write_lock:
             if editing:
                 run.editor = me
+                EDITING.set(me)
             try:
                 yield
             finally:

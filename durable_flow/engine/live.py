@@ -24,6 +24,8 @@ REQUIRED: Any = object()
 # Which taking of `ctx.lock` the current asyncio task, or the one that began it, is inside of: other strands of the same
 # step are not.
 LOCK_HELD: ContextVar[object | None] = ContextVar("durable_flow_lock_held", default=None)
+# The task that is inside of `edit_state`: what it has others do, in another loop too, is inside of it as well.
+EDITING: ContextVar[object | None] = ContextVar("durable_flow_editing", default=None)
 
 
 class Entry:
@@ -196,7 +198,7 @@ class LiveContext:
 
 def held_by_caller(host: ContextLocks) -> str | None:
     """Return which lock of the run this very strand of work is inside of, None if it is in none."""
-    if host.editor is not None and host.editor is asyncio.current_task():
+    if host.editor is not None and EDITING.get() is host.editor:
         return "edit_state"
     if host.lock_held is not None and LOCK_HELD.get() is host.lock_held:
         return "ctx.lock"

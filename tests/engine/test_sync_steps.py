@@ -12,6 +12,7 @@ import pytest
 from durable_flow import (
     ConstantDelayRetryPolicy,
     Context,
+    ContextStateError,
     Event,
     HumanResponseEvent,
     InputRequiredEvent,
@@ -261,3 +262,20 @@ async def test_the_end_of_a_run_cancels_what_its_threads_wait_for(journal: Journ
                 break
     await handler.cancel_run()
     assert [await left.get() for _ in range(2)] == ["CancelledError"] * 2
+
+
+async def test_a_thread_may_not_wait_for_an_event_while_it_edits_the_state(memory: Journal) -> None:
+    class Edits(Workflow):
+        @step
+        def edit(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            async def edit() -> None:
+                async with ctx.store.edit_state() as state:
+                    state["n"] = 1
+                    with pytest.raises(ContextStateError, match="inside edit_state"):
+                        await ctx.wait_for_event(SyncAnswer)
+                await ctx.sleep(0)
+
+            asyncio.run(edit())
+            return StopEvent(result=ctx.data["n"])
+
+    assert await Edits(journal=memory).run() == 1
