@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Collection
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .context.saved import restored
 from .context.seen import checkpoint_seen, seen
 from .engine.attachment import Attachment
-from .engine.checkpointing import Completion, OnCompletion, recorded_completions
-from .engine.from_checkpoint import run_from as begin_from
-from .errors import CheckpointError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
+from .engine.checkpointing import recorded_completions
+from .errors import WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from .events import Event
 from .journal.checkpoint import Checkpoint
 from .journal.runid import require_run_id
@@ -21,10 +17,7 @@ from .steps import step_table
 
 if TYPE_CHECKING:
     from .context import Context
-    from .engine.engine import Engine
     from .handler import WorkflowHandler
-    from .journal.patches import Validate
-    from .program import WorkflowProgram
     from .serializers import Serializer
     from .workflow import Workflow
 
@@ -205,72 +198,6 @@ class WorkflowCheckpointer:
             and (input_event_type is None or type(checkpoint.input_event) is input_event_type)
             and (output_event_type is None or type(checkpoint.output_event) is output_event_type)
         ]
-
-
-def calling(program: WorkflowProgram, callback: Callable[..., Awaitable[None]]) -> OnCompletion:
-    """Return what calls back when a step has completed. Raises WorkflowRuntimeError for what cannot be called."""
-    if not callable(callback):
-        raise WorkflowRuntimeError(
-            f"checkpoint_callback={callback!r:.80} cannot be called: it is an async function of last_completed_step, "
-            "input_ev, output_ev and ctx, and of run_id if it wants that"
-        )
-    takes_run_id = _takes_run_id(callback)
-
-    async def call(completion: Completion) -> None:
-        checkpoint = completion.checkpoint
-        arguments: dict[str, Any] = {
-            "last_completed_step": checkpoint.last_completed_step,
-            "input_ev": checkpoint.input_event,
-            "output_ev": checkpoint.output_event,
-            "ctx": seen(program, completion),
-        }
-        if takes_run_id:
-            arguments["run_id"] = checkpoint.run_id
-        result: Any = callback(**arguments)
-        if inspect.isawaitable(result):
-            await result
-
-    return call
-
-
-def run_from(
-    engine: Engine,
-    program: WorkflowProgram,
-    checkpoint: Checkpoint,
-    ctx_serializer: Serializer | None,
-    checkpoint_callback: Callable[..., Awaitable[None]] | None,
-    validate: Callable[[str], Validate],
-    run_id: str | None,
-    stepwise: bool,
-    dropped: Collection[str],
-) -> Attachment:
-    """Begin a run from a checkpoint, see `Workflow.run_from`."""
-    if not isinstance(checkpoint, Checkpoint):
-        raise CheckpointError(
-            f"run_from takes a Checkpoint, not a {type(checkpoint).__name__}. To go on from a run by an id, a seq or a "
-            "name: flow.fork(run_id, at)"
-        )
-    if run_id is not None:
-        require_run_id(run_id)
-    if dropped:
-        warnings.warn(
-            f"run_from() goes on from a checkpoint and sends no start event; {', '.join(dropped)} will be dropped",
-            stacklevel=3,
-        )
-    on_completion = None if checkpoint_callback is None else calling(program, checkpoint_callback)
-    given = None if checkpoint.ctx_state is None else restored(program, checkpoint.ctx_state, ctx_serializer)
-    attachment = begin_from(engine, program, checkpoint, given, run_id, validate(checkpoint.run_id), stepwise=stepwise)
-    if on_completion is not None:
-        attachment.call_back(on_completion)
-    return attachment
-
-
-def _takes_run_id(callback: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(callback).parameters
-    except (TypeError, ValueError):
-        return False
-    return "run_id" in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _steps(workflow: Workflow) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 __all__ = ["All", "Cardinality", "Collect", "Take"]
 
 
-@dataclass(frozen=True, slots=True)
 class Cardinality:
     """Base of what says when a join fires: `All()` or `Take(n)`."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """What a run wants done next: the outputs of `due`, carried out by the loop once the journal is durable."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from .records import TaskId

@@ -12,7 +12,7 @@ from .errors import WorkflowValidationError
 from .graph import GRAPH_CHECKS
 from .problems import Problems
 from .recovery import Recovery
-from .retry_policy import RetryPolicy
+from .retries import RetryPolicy
 from .signatures import (
     StepConfig,
     StepFunction,

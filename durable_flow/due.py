@@ -1,17 +1,14 @@
 """What is due in a run: from its state, the time and the limits alone, so that recovery needs no code of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .commands import Command, EndByTimeout, ExpireWait, FireTimer, ParkAside, RunStep, WakeAt
 from .records import TaskId
 from .state import RunState
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What the workflow's class and arguments allow: tasks per step at once, and active time in microseconds."""
 
     num_workers: Mapping[str, int]

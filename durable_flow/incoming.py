@@ -4,8 +4,6 @@ Drafts are facts that a step has made but that are not journaled yet. What only 
 in them: the id of a wait and the position of a stream item.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from .records import ContextSet, EncodedEvent, EncodedValue, ErrorInfo, EventEmitted, Fact, TaskId

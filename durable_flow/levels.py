@@ -6,10 +6,7 @@ step returns is on the level around the list that it collects. A step that retur
 level of its own for all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .events import Event, HumanResponseEvent, InputRequiredEvent, StartEvent, StopEvent
@@ -56,8 +53,7 @@ class StepNode(NamedTuple):
         return tuple(e for e in self.emitted if e not in self.listed) if self.single is None else self.single
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
+class Levels(NamedTuple):
     """What happens on which level: the event classes that come into being there, and the steps that run there.
 
     `collected` are the steps whose lists are collected again, each with the steps that take them as a list (none if

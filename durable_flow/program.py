@@ -11,7 +11,7 @@ from .context import Context
 from .errors import DeserializationError, WorkflowRuntimeError, WorkflowStepDoesNotExistError
 from .events import Event, current_name, event_name, find_event_class
 from .injection import Injector
-from .retry_policy import RetryPolicy
+from .retries import RetryPolicy
 from .serializers.codec import Codec
 from .signatures import StepConfig, renamed
 from .steps import Caller, StepTable, caller_of, joins_of, targets_of

@@ -5,8 +5,6 @@ Facts are immutable and hold encoded values only, so that a run can be folded an
 All times are database time in integer microseconds since 1970, UTC.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

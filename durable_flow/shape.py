@@ -1,7 +1,5 @@
 """The shape of a workflow as text, and what has changed between two: steps, accepted and emitted events, the state."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

@@ -1,14 +1,12 @@
 """What a step's signature says: read once, when the step is decorated or its workflow class is first used."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -20,7 +18,7 @@ from .injection import Injected, read_injection
 from .problems import Problems
 from .recovery import Recovery
 from .resource import ResourceDefinition
-from .retry_policy import RetryPolicy
+from .retries import RetryPolicy
 from .service import ServiceDefinition
 
 StepFunction = Callable[..., Any]
@@ -31,8 +29,7 @@ T = TypeVar("T")
 _CONTEXT_TEXT = re.compile(r"(?:\w+\.)*Context(?:\[(?P<state>.+)\])?", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class StepConfig:
+class StepConfig(NamedTuple):
     """A step: what it takes, what it gives, and how it is run.
 
     Attributes:
@@ -84,8 +81,7 @@ class StepConfig:
     skip_graph_checks: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptions:
+class StepOptions(NamedTuple):
     """The arguments of `@step`; `recovery` are those of `@catch_error`."""
 
     num_workers: int
@@ -169,7 +165,7 @@ def is_free_function(function: StepFunction) -> bool:
     return not parent or parent.endswith("<locals>")
 
 
-def _without_self(reader: _Reader, parameters: list[Parameter]) -> list[Parameter]:
+def _without_self(reader: "_Reader", parameters: list[Parameter]) -> list[Parameter]:
     first = parameters[0] if parameters else None
     if first is None or first.kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
         raise reader.problem("is a method without a self parameter. Write it as `async def name(self, ev: MyEvent)`.")
@@ -181,7 +177,7 @@ def _without_self(reader: _Reader, parameters: list[Parameter]) -> list[Paramete
     return parameters[1:]
 
 
-def _require_default(reader: _Reader, parameter: Parameter) -> None:
+def _require_default(reader: "_Reader", parameter: Parameter) -> None:
     if parameter.default is Parameter.empty and parameter.kind not in (
         Parameter.VAR_POSITIONAL,
         Parameter.VAR_KEYWORD,
@@ -206,7 +202,7 @@ _NO_CONTEXT: Any = object()
 class _Found:
     """What the parameters of a step are, and everything that is wrong with its signature."""
 
-    def __init__(self, reader: _Reader, function: StepFunction):
+    def __init__(self, reader: "_Reader", function: StepFunction):
         self.events: dict[str, tuple[type[Event], ...]] = {}
         self.lists: dict[str, Cardinality] = {}
         self.contexts: dict[str, type[BaseModel] | None] = {}
@@ -411,4 +407,4 @@ def renamed(config: StepConfig, name: str, function: StepFunction) -> StepConfig
     """Return the step under another name, or with what a decorator has put around its function."""
     if config.name == name and config.function is function:
         return config
-    return dataclasses.replace(config, name=name, function=function)
+    return config._replace(name=name, function=function)

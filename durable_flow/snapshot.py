@@ -5,8 +5,6 @@
 or a version that is not known come from a newer version of durable_flow and are refused.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

@@ -1,7 +1,5 @@
 """RunState: what a journal says about its run. Changed by `fold.evolve` and by nobody else."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 

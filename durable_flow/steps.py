@@ -1,12 +1,9 @@
 """The step table of a workflow class: its steps, where events go, and how steps are called; built once per class."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
@@ -34,8 +31,7 @@ Caller = Callable[[Any, Any, Any], Any]
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True)
-class StepTable:
+class StepTable(NamedTuple):
     """Everything about a workflow that its class determines.
 
     Attributes:

@@ -7,30 +7,22 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from .checkpointer import calling, run_from
-from .context.edits import validated as validated_edit
 from .context.face import require_startable
 from .engine.children import engine_of, executing, start_child
 from .engine.current import current_execution
 from .engine.engine import Engine, EngineSettings, engine_for
-from .engine.forking import edit_in_place, emit_by, fork
 from .engine.instance import InstanceRuns
-from .engine.replaying.children import RecordedRuns
-from .engine.replaying.replay import ReplayRequest, replay_stored
 from .engine.threads import FromThread
 from .errors import WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import find_problems, uses_humans
 from .handler import WorkflowHandler
 from .injection import Injector
-from .journal.checkpoint import At, Checkpoint
-from .journal.forking import ForkRequest
 from .journal.journal import URL_VARIABLE, Journal
-from .journal.patches import Patch, Validate
 from .journal.runid import require_run_id
 from .observers import RunObserver
 from .program import ReplayedProgram, WorkflowProgram
@@ -44,12 +36,16 @@ from .signatures import StepFunction
 from .start_event import passed_to_run, start_event_of
 from .steps import StepTable, add_free_step, step_table
 
+# What only some programs do, fork, edit, replay and run from a checkpoint, is imported where they do it: that keeps the
+# import of the package quick.
 if TYPE_CHECKING:
     from .context import Context
     from .engine.attachment import Attachment
     from .engine.beginning import Beginning
     from .engine.execution import Execution
     from .engine.replaying.report import ReplayReport
+    from .journal.checkpoint import At, Checkpoint
+    from .journal.patches import Patch
     from .records import EncodedValue
     from .serializers import Serializer
 
@@ -230,7 +226,11 @@ class Workflow:
         program = self._durable_prepare(parent)
         if run_id is not None:
             require_run_id(run_id)
-        on_completion = None if checkpoint_callback is None else calling(program, checkpoint_callback)
+        on_completion = None
+        if checkpoint_callback is not None:
+            from .going_back import calling
+
+            on_completion = calling(program, checkpoint_callback)
         if ctx is not None:
             handler = self._durable_run_with(parent, engine, program, ctx, start_event, run_id, kwargs, stepwise)
         else:
@@ -272,12 +272,13 @@ class Workflow:
         awaiting the handler raises CheckpointError, RunConflictError if there is a run `run_id` or the checkpoint's run
         is of another workflow, StateEditError and SerializationError.
         """
+        from .going_back import run_from
+
         parent = executing()
         program, engine = self._durable_prepare(parent), self._durable_engine(parent)
         attachment = run_from(
-            engine, program, checkpoint, ctx_serializer, checkpoint_callback, partial(_validate, program), run_id,
-            stepwise, kwargs,
-        )  # fmt: skip
+            engine, program, checkpoint, ctx_serializer, checkpoint_callback, run_id, stepwise, kwargs
+        )
         self._durable_runs(engine).add(attachment)
         return WorkflowHandler(attachment, program.table.state_class)
 
@@ -383,13 +384,11 @@ class Workflow:
         Raises RunNotFoundError, RunConflictError if there is a run `new_run_id` or the run is of another workflow,
         CheckpointError, StateEditError, SerializationError, and AlreadyAnsweredError for an answer without a question.
         """
+        from .going_back import fork
+
         parent = executing()
         program, engine = self._durable_prepare(parent), self._durable_engine(parent)
-        if new_run_id is not None:
-            require_run_id(new_run_id)
-        emit = None if event is None else emit_by(program, run_id, event)
-        request = ForkRequest(at, set, patch, emit, drop_pending, _validate(program, run_id))
-        attachment = await fork(engine, program, require_run_id(run_id), new_run_id, request)
+        attachment = await fork(engine, program, run_id, at, new_run_id, set, patch, event, drop_pending)
         self._durable_runs(engine).add(attachment)
         return WorkflowHandler(attachment, program.table.state_class)
 
@@ -404,10 +403,11 @@ class Workflow:
         Raises RunNotFoundError, RunConflictError for a run whose owner lives (fork it instead), RunFinishedError for
         one that completed or was cancelled, StateEditError and SerializationError.
         """
+        from .going_back import edit
+
         parent = executing()
         program = self._durable_prepare(parent)
-        request = ForkRequest(values=set, patch=patch, validate=_validate(program, run_id))
-        return await edit_in_place(self._durable_engine(parent), program, require_run_id(run_id), by, request)
+        return await edit(self._durable_engine(parent), program, run_id, set, patch, by)
 
     async def replay(
         self,
@@ -435,6 +435,8 @@ class Workflow:
         WorkflowStepDoesNotExistError for an unknown name in `live` or `skip`, and DeserializationError for a record
         that cannot be read. What a step raises is in the report.
         """
+        from .engine.replaying.replay import ReplayRequest, replay_stored
+
         parent = executing()
         program = ReplayedProgram(self._durable_prepare(parent))
         settings = self._durable_engine(parent).settings if parent is not None else _journal(program.journal).settings
@@ -530,14 +532,14 @@ class Workflow:
         if parent is not None and own is None:
             return engine_of(parent)
         journal = _journal(own)
-        if parent is not None and isinstance(parent.run.host, RecordedRuns):
-            return cast("Engine", parent.run.host.at(journal.settings))
         options = EngineSettings(
             idle_release_seconds=journal.idle_release_seconds,
             max_suspended_steps=journal.max_suspended_steps,
             heartbeat_seconds=journal.heartbeat_seconds,
             expiry_seconds=journal.expiry_seconds,
         )
+        if parent is not None:
+            return engine_of(parent).beside(journal.settings, options)
         return engine_for(journal.settings, options)
 
     def _durable_prepare(
@@ -575,10 +577,6 @@ def _journal(journal: Journal | str | None) -> Journal:
     if isinstance(journal, Journal):
         return journal
     return _journal_at(journal, os.environ.get(URL_VARIABLE), os.getcwd())
-
-
-def _validate(program: WorkflowProgram, run_id: str) -> Validate:
-    return partial(validated_edit, run_id, program.table.state_class, program.codec)
 
 
 def _settings(workflow: Workflow) -> WorkflowSettings:

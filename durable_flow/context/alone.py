@@ -14,7 +14,7 @@ from ..engine.live import held_by_caller
 from ..engine.routing import route
 from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
-from ..retry_policy import RetryInfo
+from ..retries import RetryInfo
 
 if TYPE_CHECKING:
     from ..engine.beginning import Beginning

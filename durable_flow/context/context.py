@@ -17,15 +17,16 @@ from ..engine.handed import Handed, awaited, known_as_async
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError
 from ..events import Event
-from ..retry_policy import RetryInfo
+from ..retries import RetryInfo
 from .arguments import require_collectable, require_name, require_seconds, require_wait
 from .data import ContextData
 from .face import Effects, Face, Outside
 from .lock import ContextLock
 from .paths import defaults_of
-from .saved import restored, saved
 from .store import ContextStore
 
+# The saving of contexts, `saved`, is imported where it is done: few programs do it, and the package's import is to be
+# quick.
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
     from ..engine.execution import Execution
@@ -74,6 +75,8 @@ class Context(Generic[StateT]):
         if previous_context is None:
             beginning = Beginning.of(program, {})
         else:
+            from .saved import restored
+
             beginning = restored(program, previous_context, serializer)
         face = Outside(None, beginning)
         self._face = face
@@ -416,6 +419,8 @@ class Context(Generic[StateT]):
 
         Raises SerializationError, and ContextStateError inside a step, or if the run lives elsewhere and has not ended.
         """
+        from .saved import saved
+
         return saved(self._outside_face("ctx.to_dict"), serializer, include_state=include_state)
 
     @classmethod
@@ -441,6 +446,8 @@ class Context(Generic[StateT]):
 
         Raises ContextSerdeError as `from_dict` does, and ContextStateError while a run of this context is unfinished.
         """
+        from .saved import restored
+
         face = self._outside_face("ctx.deserialize")
         face.replace(restored(face.next_beginning().program, data, serializer))
         return self

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..engine.attachment import Attachment
     from ..engine.live import Mirror
     from ..engine.run import Run
-    from ..retry_policy import RetryInfo
+    from ..retries import RetryInfo
 
 
 class Face(Protocol):

@@ -16,7 +16,6 @@ from ..journal.kept import require_streamed
 from ..journal.protocol import StreamRow
 from ..logs import fields, said
 from .asked import AskedBefore
-from .checkpointing import call_back
 from .host import GivenUp
 from .internal import Listener
 from .outcome import Outcome
@@ -102,15 +101,20 @@ class Attachment:
         run.tail.listeners.add(self.notify)
         for listener in self._listeners:
             run.tell_internals(listener)
-        if self.callbacks:
-            call_back(run, self.callbacks)
+        self._tell_callbacks(run)
         self.notify()
 
     def call_back(self, callback: OnCompletion) -> None:
         """Call this when a step of the run has completed here, from now on."""
         self.callbacks = (*self.callbacks, callback)
         if self.run is not None:
-            call_back(self.run, self.callbacks)
+            self._tell_callbacks(self.run)
+
+    def _tell_callbacks(self, run: Run) -> None:
+        if self.callbacks:
+            from .checkpointing import call_back  # few runs have callbacks
+
+            call_back(run, self.callbacks)
 
     def detach(self) -> None:
         """The run is no longer live here."""

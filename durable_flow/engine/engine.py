@@ -7,9 +7,8 @@ import logging
 import os
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
 from ..errors import (
@@ -49,8 +48,7 @@ RETIRE_SECONDS = 5.0
 MAX_GONE_WORKERS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
+class EngineSettings(NamedTuple):
     """How an engine keeps its runs; all times in seconds."""
 
     idle_release_seconds: float | None = 60.0
@@ -375,6 +373,10 @@ class Engine:
 
     def _has_ended(self) -> bool:
         return self.closed or self.loop.is_closed()
+
+    def beside(self, settings: StoreSettings, options: EngineSettings) -> Engine:
+        """Return the engine of the running loop for another database, which a step here uses."""
+        return engine_for(settings, options)
 
     def in_background(self, work: Any) -> asyncio.Task[Any]:
         """Do something that the engine waits for when it closes."""

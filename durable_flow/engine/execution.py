@@ -34,7 +34,7 @@ from ..records import (
     WaitClosed,
     WaitOpened,
 )
-from ..retry_policy import RetryInfo
+from ..retries import RetryInfo
 from ..state import Effect, Task
 from .answers import answer_schema
 from .child_ids import child_run_id

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..errors import DeserializationError, SerializationError
 from ..events import CollectionReleaseEvent, Event, StepFailedEvent
 from ..incoming import StepRaised
-from ..journal.info import at_moment
+from ..journal.times import at_moment
 from ..records import EncodedEvent, EncodedValue, ErrorInfo, Fact
-from ..retry_policy import RetryInfo
+from ..retries import RetryInfo
 from ..serializers.exceptions import put_together, take_apart, unreconstructed
 from ..state import Task
 from .clock import MICROSECONDS

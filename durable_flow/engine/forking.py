@@ -10,12 +10,11 @@ from ..branching import Emission, Emit, Output
 from ..errors import WorkflowRuntimeError
 from ..events import Event, HumanResponseEvent, InputRequiredEvent, StopEvent
 from ..incoming import Collectors, Question
-from ..journal.checkpoint import id_of
 from ..journal.editing import edit, owned
 from ..journal.forking import ForkRequest, planned, require_event, taken
 from ..journal.patches import edit_facts
+from ..journal.runid import id_of, new_uid
 from ..journal.runid import new_run_id as made_run_id
-from ..journal.runid import new_uid
 from ..records import EventEmitted
 from ..state import RunState
 from .answers import Answers, answer_names, answer_schema

@@ -39,6 +39,7 @@ from .archive import (
 )
 from .archive_checks import Checks
 from .archive_files import ArchiveFile, Output, lines, writing
+from .archive_limits import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES
 from .info import ArchiveInfo
 from .kept import require_kept
 from .protocol import (
@@ -56,11 +57,6 @@ from .shielded import shielded
 
 if TYPE_CHECKING:
     from ..serializers.base import Seal
-
-MAX_LINE_BYTES = 64 * 1024 * 1024
-MAX_TOTAL_BYTES = 1024 * 1024 * 1024
-# A transaction of so many takes SQLite below half a minute, in which nobody else writes to that database.
-MAX_RECORDS = 500_000
 
 # So many records, and hardly more bytes of them, are in memory at a time.
 _PAGE = 200

@@ -244,8 +244,3 @@ class KeyChange:
 
 At = int | str | datetime | Checkpoint
 """Where in a run: a seq, a checkpoint or its id, a name given by `ctx.checkpoint`, or an aware time."""
-
-
-def id_of(run_id: str, seq: int) -> str:
-    """Return the id of a checkpoint."""
-    return f"{run_id}/{seq}"

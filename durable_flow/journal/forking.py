@@ -11,12 +11,12 @@ from ..events import Event, current_name
 from ..records import EncodedEvent, EventEmitted, Fact, JournalCompacted, Record
 from ..serializers.codec import Codec
 from ..state import CANCELLED, COMPLETED, RunState
-from .checkpoint import At, id_of
+from .checkpoint import At
 from .folding import state_at
 from .patches import Patch, Validate, edit_facts
 from .points import checkpoint_at, group_ending
 from .protocol import JournalStore, NewRun, RunRow, RunUpdate, WorkerId
-from .runid import new_uid
+from .runid import id_of, new_uid
 from .standing import standing_of
 
 

@@ -7,9 +7,9 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ..errors import (
@@ -25,34 +25,26 @@ from ..serializers.codec import Codec
 from ..serializers.json import JsonSerializer
 from ..state import RunState
 from ..version import __version__
-from .archive_files import ArchiveFile
-from .archives import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES, export_run, import_run
-from .checkpoint import At, Checkpoint, KeyChange, id_of
+from .archive_limits import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES
 from .delivery import messages_that_open
 from .deputies import deliver, deputy
-from .editing import edit_free
 from .folding import state_at
-from .forking import ForkRequest, emit_like, fork, require_event
-from .info import (
-    ArchiveInfo,
-    CompactInfo,
-    PruneInfo,
-    RunInfo,
-    StateInfo,
-    StreamItem,
-    WaitInfo,
-)
 from .kept import require_followed, require_kept, require_streamed
-from .listing import Listing, changes, checkpoints
-from .patches import Patch, difference, edit_facts
-from .points import seq_of
 from .protocol import FINAL_STATUSES, NewMessage, RunRow, StreamRow
-from .retention import compact_run, prune_runs
+from .runid import id_of, require_run_id
 from .runid import new_run_id as made_run_id
-from .runid import require_run_id
 from .seals import require_seal
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
-from .shown import Shown
+
+# Workflows have a Journal that they seldom look into. What only looking, changing, archiving and keeping need is
+# imported there, so that the import of the package is quick.
+if TYPE_CHECKING:
+    from .archive_files import ArchiveFile
+    from .checkpoint import At, Checkpoint, KeyChange
+    from .info import ArchiveInfo, CompactInfo, PruneInfo, RunInfo, StateInfo, StreamItem, WaitInfo
+    from .listing import Listing
+    from .patches import Patch
+    from .shown import Shown
 
 DEFAULT_URL = "sqlite:///durable_flow.db"
 URL_VARIABLE = "DURABLE_FLOW_DATABASE_URL"
@@ -122,7 +114,6 @@ class Journal:
         self._codec = Codec(
             serializer or exact, readers=(exact, *self.readers), max_payload_bytes=max_payload_bytes, per_class=True
         )
-        self._shown = Shown(self._codec)
         # What others send is never taken from an unsafe codec.
         self._message_codec = Codec(exact, max_payload_bytes=max_payload_bytes)
         self._open: WeakKeyDictionary[asyncio.AbstractEventLoop, list[SharedStore]] = WeakKeyDictionary()
@@ -282,6 +273,7 @@ class Journal:
         does not grow with the history. Of a run that was compacted the first one is "compacted". Raises
         RunNotFoundError, CheckpointError for a run that was pruned.
         """
+        from .listing import Listing, checkpoints
 
         async def listed() -> AsyncGenerator[Checkpoint]:
             row = await self._row(run_id)
@@ -300,6 +292,7 @@ class Journal:
         Awaited or iterated over as `checkpoints`. What changed before a run was compacted is told as one change of the
         kind "compacted". Raises as `checkpoints`.
         """
+        from .listing import Listing, changes
 
         async def listed() -> AsyncGenerator[KeyChange]:
             row = await self._row(run_id)
@@ -316,6 +309,8 @@ class Journal:
 
         Values are compared in the form in which JSON stores them, see docs/checkpoints.md. Raises as `state`.
         """
+        from .patches import difference
+
         row = await self._row(run_id)
         return difference((await self._state(row, a)).context, (await self._state(row, b)).context)
 
@@ -342,6 +337,8 @@ class Journal:
         `flow.recover()` or `flow.resume(run_id)` goes on with it. An `event` can only replace one of the same class:
         who takes another one is known to the workflow alone. A typed state is not checked. Raises as `Workflow.fork`.
         """
+        from .forking import ForkRequest, emit_like, fork, require_event
+
         row = await self._row(run_id)
         emit = None if event is None else emit_like(self._codec.encode_event(require_event(run_id, event)), run_id)
         new = made_run_id() if new_run_id is None else require_run_id(new_run_id)
@@ -356,6 +353,9 @@ class Journal:
         A typed state is not checked. A run whose owner is in the table of workers is refused, though its process may be
         gone: `flow.edit` can tell. Raises as `Workflow.edit`.
         """
+        from .editing import edit_free
+        from .patches import edit_facts
+
         row = await self._row(run_id)
         facts = partial(edit_facts, codec=self._codec, run_id=run_id, by=by, values=set, patch=patch)
         seq = await edit_free(self._shared.store, row, lambda state: facts(state.context))
@@ -407,6 +407,8 @@ class Journal:
         opened for bytes. The run is not disturbed, and those that it started are not in it: each has its own archive.
         Raises RunNotFoundError, DeserializationError for a record that cannot be read, ArchiveError, OSError.
         """
+        from .archives import export_run
+
         row = await self._row(run_id)
         return await export_run(self._shared.store, row.run, file, version=__version__, seal=self._seal)
 
@@ -429,6 +431,8 @@ class Journal:
         Raises ArchiveError for what is damaged, incomplete, too large or not accepted, RunConflictError if the journal
         has the run, or another one of its id, RunIdError, OSError. Nothing was imported then.
         """
+        from .archives import import_run
+
         run_id = await import_run(
             self._shared.store, file, new_run_id, seal=self._seal, allow_codecs=allow_codecs,
             max_line_bytes=max_line_bytes, max_total_bytes=max_total_bytes, max_records=max_records,
@@ -448,6 +452,8 @@ class Journal:
         and its messages stay. Raises RunNotFoundError, PayloadTooLargeError for a state that one record cannot hold,
         and CheckpointError as `Workflow.fork` does.
         """
+        from .retention import compact_run
+
         return await compact_run(self._shared.store, await self._row(run_id), before)
 
     async def prune(
@@ -465,6 +471,8 @@ class Journal:
         works in small transactions with pauses; one that was interrupted is gone on with by the next. `dry_run` only
         tells what would go. Raises ValueError or TypeError for an argument that makes no sense.
         """
+        from .retention import prune_runs
+
         store = self._shared.store
         return await prune_runs(store, older_than, status, keep_results=keep_results, dry_run=dry_run)
 
@@ -475,6 +483,12 @@ class Journal:
 
     # -- Parts ---------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _shown(self) -> Shown:
+        from .shown import Shown
+
+        return Shown(self._codec)
+
     async def _row(self, run_id: str) -> RunRow:
         require_run_id(run_id)
         row = await self._shared.store.find(run_id)
@@ -484,7 +498,11 @@ class Journal:
 
     async def _state(self, row: RunRow, at: At | None) -> RunState:
         require_kept(row, "its state")
-        seq = None if at is None else await seq_of(self._shared.store, row, at)
+        seq = None
+        if at is not None:
+            from .points import seq_of
+
+            seq = await seq_of(self._shared.store, row, at)
         state = await state_at(self._shared.store, row.run, seq)
         if not state.seq:
             raise CheckpointError(f"run {row.run_id} has no checkpoint up to record {seq}; the first one comes later")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from ..errors import CheckpointError, RunNotFoundError
 from ..fold import fold
 from ..records import JournalCompacted, Record
-from .checkpoint import id_of
-from .info import at_moment
 from .protocol import JournalStore, RunRow
+from .runid import id_of
+from .times import at_moment
 
 
 def require_kept(row: RunRow, asked: object = None) -> None:

@@ -29,10 +29,11 @@ from ..records import (
 )
 from ..serializers.codec import Codec
 from ..state import RunState
-from .checkpoint import Checkpoint, CheckpointKind, KeyChange, checkpoint, id_of
+from .checkpoint import Checkpoint, CheckpointKind, KeyChange, checkpoint
 from .folding import PAGE, state_at
-from .info import at_moment
 from .protocol import JournalStore
+from .runid import id_of
+from .times import at_moment
 
 ItemT = TypeVar("ItemT")
 

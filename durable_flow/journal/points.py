@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 from ..errors import CheckpointError
 from ..records import Record
-from .checkpoint import At, Checkpoint, id_of
+from .checkpoint import At, Checkpoint
 from .folding import state_at
-from .info import EPOCH
 from .kept import require_first, require_kept
 from .protocol import JournalStore, RunRow
+from .runid import id_of
+from .times import EPOCH
 
 _ID = re.compile(r"([^/]+)/([0-9]{1,18})")
 # Groups are short: so many records are looked at first, then twice as many.

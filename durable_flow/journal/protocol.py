@@ -1,7 +1,5 @@
 """The storage protocol: what the engine asks of a database. Implementations keep facts and never decide."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass

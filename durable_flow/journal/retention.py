@@ -20,12 +20,14 @@ from ..logs import fields, said
 from ..records import JournalCompacted, Record
 from ..snapshot import encode_state
 from ..state import FAILED, TIMED_OUT, RunState
-from .checkpoint import At, id_of
+from .checkpoint import At
 from .folding import state_at
-from .info import EPOCH, CompactInfo, PruneInfo
+from .info import CompactInfo, PruneInfo
 from .kept import require_kept
 from .points import checkpoint_at
 from .protocol import FINAL_STATUSES, JournalStore, RunRow
+from .runid import id_of
+from .times import EPOCH
 
 logger = logging.getLogger("durable_flow")
 

@@ -1,4 +1,4 @@
-"""The form of run ids, and how new ids are made."""
+"""The form of run ids and checkpoint ids, and how new ids are made."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def new_run_id() -> str:
 def new_uid() -> str:
     """Return 128 random bits as hex: a worker's id, or the uid of a run, from which idempotency keys are derived."""
     return os.urandom(16).hex()
+
+
+def id_of(run_id: str, seq: int) -> str:
+    """Return the id of a checkpoint."""
+    return f"{run_id}/{seq}"

@@ -6,9 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 from ..serializers.base import MAX_PAYLOAD_BYTES
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
+class StoreSettings(NamedTuple):
     """What makes two uses of a database the same store. `url` is canonical; `identity` tells memory stores apart."""
 
     url: str

@@ -10,7 +10,6 @@ from ..events import Event, InputRequiredEvent
 from ..records import EncodedEvent, EncodedValue
 from ..serializers.codec import Codec
 from ..state import RunState
-from .checkpoint import id_of
 from .info import (
     ChildInfo,
     RunInfo,
@@ -18,12 +17,12 @@ from .info import (
     StreamItem,
     TaskInfo,
     WaitInfo,
-    at_moment,
-    moment,
     parsed_schema,
 )
 from .listing import shown_by
 from .protocol import RunRow, StreamRow, WaitRow
+from .runid import id_of
+from .times import at_moment, moment
 
 
 class Shown:

@@ -13,6 +13,7 @@ The blocks are tenacity's strategies, asked with data instead of a clock and a g
 
 from __future__ import annotations
 
+from ..retries import RetryInfo, RetryPolicy
 from .conditions import (
     RetryCondition,
     retry_all,
@@ -31,8 +32,6 @@ from .moment import Seconds
 from .policy import (
     ConstantDelayRetryPolicy,
     ExponentialBackoffRetryPolicy,
-    RetryInfo,
-    RetryPolicy,
     retry_policy,
 )
 from .stops import (

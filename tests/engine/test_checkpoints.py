@@ -20,7 +20,7 @@ from durable_flow import (
     Workflow,
     step,
 )
-from durable_flow.journal.info import at_moment
+from durable_flow.journal.times import at_moment
 from durable_flow.records import WaitOpened
 from durable_flow.serializers.pickle import PickleSerializer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 import pytest
@@ -26,6 +27,7 @@ from durable_flow import (
     Workflow,
     step,
 )
+from durable_flow.records import MessageReceived
 
 from .flows import released, until
 
@@ -189,5 +191,9 @@ async def test_a_message_is_json_or_is_not_read(new_journal: NewJournal) -> None
         key = (await journal._row("film")).run
         await journal._shared.store.send(key, NewMessage("event", "forged", signed))
         handler = await Mixed(journal=journal).resume("film")
+        async with aclosing(journal.follow("film")) as records:
+            async for record in records:
+                if isinstance(record.fact, MessageReceived):
+                    break  # before that it might be the answer
         await journal.send("film", CodecAnswer(text="yes"))
         assert (await handler)[0] == "yes"

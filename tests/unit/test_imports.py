@@ -30,6 +30,7 @@ FLOORS = {
         "levels",
         "recovery",
         "retry_policy",
+        "retries",
         "shape",
         "snapshot",
         "branching",
@@ -37,7 +38,7 @@ FLOORS = {
     2: {"serializers", "journal"},
     3: {"engine"},
     4: {
-        *("utils", "representation", "context_serializers", "problems", "checkpointer"),
+        *("utils", "representation", "context_serializers", "problems", "checkpointer", "going_back"),
         *("workflow", "decorators", "context", "handler", "checkpoints", "resource", "service", "collect", "drawing"),
         *("program", "settings", "start_event", "signatures", "fan_in", "steps", "types", "injection"),
         "",  # durable_flow itself: the public names
@@ -295,6 +296,37 @@ def test_importing_the_package_brings_no_unsafe_serializer_no_migrations_no_sql_
     unwanted |= {"jsonpickle", "alembic", "asyncpg", "aiosqlite", "sqlalchemy"}
     assert loaded & unwanted == set()
     assert {name for name in loaded if name.startswith(("durable_flow.cli", "durable_flow.web"))} == set()
+
+
+def test_importing_the_package_brings_nothing_that_few_programs_use():
+    loaded = loaded_by("from durable_flow import Context, Event, RetryPolicy, Workflow, step")
+    unwanted = {"tenacity", "jsonpatch", "jsonpointer", "durable_flow.retry_policy"}
+    unwanted |= {"durable_flow.checkpointer", "durable_flow.going_back", "durable_flow.engine.replaying.replay"}
+    journal = ("info", "listing", "forking", "editing", "archives", "archive_files", "retention", "memory")
+    unwanted |= {f"durable_flow.journal.{name}" for name in journal}
+    assert loaded & unwanted == set()
+
+
+def test_every_public_name_is_to_be_had_and_is_listed():
+    import durable_flow
+
+    names = {*durable_flow.__all__, *durable_flow._ON_DEMAND}
+    assert {"Journal", "RunInfo", "retry_any", "WorkflowCheckpointer", "StepConfig"} <= names
+    for name in names:
+        assert getattr(durable_flow, name) is not None
+    assert names <= set(dir(durable_flow))
+
+
+@pytest.mark.parametrize("module", ["checkpointer", "checkpoints", "retry_policy"])
+def test_a_module_of_the_package_is_an_attribute_of_it_before_it_is_imported(module):
+    assert f"durable_flow.{module}" in loaded_by(f"import durable_flow\ndurable_flow.{module}")
+
+
+def test_a_name_that_is_not_there_is_no_attribute():
+    import durable_flow
+
+    with pytest.raises(AttributeError, match="'durable_flow' has no attribute 'Worklow'"):
+        _ = durable_flow.Worklow
 
 
 def test_asking_for_the_pickle_serializer_imports_it():

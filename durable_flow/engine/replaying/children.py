@@ -56,7 +56,7 @@ class RecordedRuns:
         """Start a child of a live step, in a journal in memory of this process."""
         return engine_for(_memory(), EngineSettings()).starting.start(program, None, event, arguments, beginning)
 
-    def at(self, settings: StoreSettings) -> RecordedRuns:
+    def beside(self, settings: StoreSettings, options: EngineSettings) -> RecordedRuns:
         """Return the same for a workflow that has a journal of its own."""
         if settings not in self._others:
             other = self._others[settings] = RecordedRuns(settings)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ...journal.checkpoint import id_of
+from ...journal.runid import id_of
 
 MAX_DIVERGENCES = 100
 """So many divergences, and so many differing defaults, are kept in a report; all are counted."""
