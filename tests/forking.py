@@ -170,20 +170,22 @@ class ForkServer:
     def start(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], merged: bool = False) -> Started:
         """Start what `python` would run by these words. It is killed at the end of a `with` block.
 
-        `merged`: what it writes to its standard error is in its output.
+        `merged`: what it writes to its standard error is in its output, and it has no input.
         """
         output, its_output = os.pipe()
-        its_input, input_ = os.pipe()
-        files = [its_input, its_output, its_output]
-        errors = None
-        if not merged:
-            files[2], name = tempfile.mkstemp()
-            errors = open(name)  # noqa: SIM115 - closed with the process
+        if merged:
+            stdin, stderr = None, None
+            files = [os.open(os.devnull, os.O_RDONLY), its_output, its_output]
+        else:
+            its_input, ours = os.pipe()
+            its_errors, name = tempfile.mkstemp()
+            stdin, stderr = open(ours, "w"), open(name)  # noqa: SIM115 - closed with the process
             os.unlink(name)
+            files = [its_input, its_output, its_errors]
         told = self._ask(words, cwd, env, files)
         for file in set(files):
             os.close(file)
-        return Started(told, open(input_, "w"), open(output), errors)
+        return Started(told, stdin, open(output), stderr)
 
     def _ask(self, words: Sequence[str], cwd: Path, env: Mapping[str, str], fds: list[int]) -> socket.socket:
         """Ask for a process with these standard files; return what tells its pid and, at its end, its exit code."""

@@ -53,21 +53,21 @@ class Books:
     """A journal as plain SQL reads it."""
 
     def __init__(self, database: Database):
-        self.rows = [
-            Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8])
-            for row in database.rows(
+        rows, runs, snapshots, workers, messages = database.all_rows(
+            [
                 "SELECT run_id, seq, kind, task, step, name, data, payload, at FROM journal JOIN runs USING (run) "
-                "ORDER BY run, seq"
-            )
-        ]
-        self.runs = {
-            run_id: (status, owner) for run_id, status, owner in database.rows("SELECT run_id, status, owner FROM runs")
-        }
-        [(self.snapshots,)] = database.rows("SELECT count(*) FROM snapshots")
-        self.worker_pids = [pid for (pid,) in database.rows("SELECT pid FROM workers")]
-        [(self.open_messages,)] = database.rows(
-            "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"
+                "ORDER BY run, seq",
+                "SELECT run_id, status, owner FROM runs",
+                "SELECT count(*) FROM snapshots",
+                "SELECT pid FROM workers",
+                "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL",
+            ]
         )
+        self.rows = [Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8]) for row in rows]
+        self.runs = {run_id: (status, owner) for run_id, status, owner in runs}
+        [(self.snapshots,)] = snapshots
+        self.worker_pids = [pid for (pid,) in workers]
+        [(self.open_messages,)] = messages
         # What steps are called with: an event, or, for a join, what it has collected, under the name of its step.
         self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind in ("EventEmitted", "JoinFired")}
 
