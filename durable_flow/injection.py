@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Any, get_args
@@ -139,6 +138,8 @@ class Injector:
                         f"In step {name!r}, parameter {definition.name!r}: {str(error) or type(error).__name__}"
                     )
             return found
+
+        from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(1) as threads:
             _raise("Resource validation failed:", threads.submit(lambda: asyncio.run(problems())).result())

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ValidationError
@@ -155,8 +155,7 @@ class ResourceConfig:
 ResourceDescriptor = Resource | ResourceConfig
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceDefinition:
+class ResourceDefinition(NamedTuple):
     """A parameter of a step that gets a resource: its `name`, how the value is made, and its annotated type."""
 
     name: str

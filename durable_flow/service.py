@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from inspect import Parameter
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import ServiceNotFoundError
 
@@ -47,8 +46,7 @@ class ServiceManager:
         return name in self._services
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceDefinition:
+class ServiceDefinition(NamedTuple):
     """A parameter of a step that gets a service: `name` is both; `default` is `Parameter.empty` if there is none."""
 
     name: str

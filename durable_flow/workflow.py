@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from .context.face import require_startable
-from .engine.children import engine_of, executing, start_child
-from .engine.current import current_execution
-from .engine.engine import Engine, EngineSettings, engine_for
-from .engine.instance import InstanceRuns
-from .engine.threads import FromThread
+from .engine.current import current_execution, engine_of, executing
 from .errors import WorkflowValidationError
 from .events import Event, StartEvent, StopEvent
 from .graph import find_problems, uses_humans
@@ -36,13 +32,15 @@ from .signatures import StepFunction
 from .start_event import passed_to_run, start_event_of
 from .steps import StepTable, add_free_step, step_table
 
-# What only some programs do, fork, edit, replay and run from a checkpoint, is imported where they do it: that keeps the
-# import of the package quick.
+# What runs workflows is imported when one runs, and what only some programs do, fork, edit, replay and run from a
+# checkpoint, where they do it: that keeps the import of the package quick.
 if TYPE_CHECKING:
     from .context import Context
     from .engine.attachment import Attachment
     from .engine.beginning import Beginning
+    from .engine.engine import Engine
     from .engine.execution import Execution
+    from .engine.instance import InstanceRuns
     from .engine.replaying.report import ReplayReport
     from .journal.checkpoint import At, Checkpoint
     from .journal.patches import Patch
@@ -306,8 +304,11 @@ class Workflow:
             return await Workflow.run(self, *args, **kwargs)
 
         thread = current_execution.get()
-        if isinstance(thread, FromThread):
-            return thread.in_step(result)
+        if thread is not None:
+            from .engine.threads import FromThread
+
+            if isinstance(thread, FromThread):
+                return thread.in_step(result)
         return asyncio.run(result())
 
     async def stream_events(self) -> AsyncGenerator[Event, None]:
@@ -496,6 +497,8 @@ class Workflow:
     ) -> Attachment:
         """Start a run, as a child of the step in which this is called."""
         if parent is not None:
+            from .engine.children import start_child
+
             attachment: Attachment = start_child(parent, engine, program, run_id, event, arguments, beginning)
             attachment.stepwise = stepwise
         else:
@@ -523,11 +526,15 @@ class Workflow:
             self._durable_by_engine = WeakKeyDictionary()
         runs = self._durable_by_engine.get(engine)
         if runs is None:
+            from .engine.instance import InstanceRuns
+
             runs = self._durable_by_engine[engine] = InstanceRuns(self, engine)
         return runs
 
     def _durable_engine(self, parent: Execution | None = None) -> Engine:
         """Return the running loop's engine for this workflow's journal; without one for that of the parent's step."""
+        from .engine.engine import EngineSettings, engine_for
+
         own = _settings(self).journal
         if parent is not None and own is None:
             return engine_of(parent)

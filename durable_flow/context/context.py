@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from pydantic import BaseModel
 
 from ..engine.beginning import Beginning
-from ..engine.children import executing
-from ..engine.current import current_execution
+from ..engine.current import current_execution, executing
 from ..engine.handed import Handed, awaited, known_as_async
 from ..engine.live import MISSING
 from ..errors import ContextSerdeError, ContextStateError, WorkflowRuntimeError

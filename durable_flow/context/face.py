@@ -12,13 +12,13 @@ from ..errors import ContextStateError, WorkflowRuntimeError
 from ..events import Event
 from ..records import ContextDeleted, ContextSet
 from ..state import NEEDS_ATTENTION, RunState
-from .alone import Alone
 
 if TYPE_CHECKING:
     from ..engine.attachment import Attachment
     from ..engine.live import Mirror
     from ..engine.run import Run
     from ..retries import RetryInfo
+    from .alone import Alone
 
 
 class Face(Protocol):
@@ -223,6 +223,8 @@ class Outside:
                 f"ctx.{method} was called before the run goes on: start it first, handler = flow.run(ctx=ctx)"
             )
         if self.alone is None:
+            from .alone import Alone
+
             self.alone = Alone(self._beginning)
         return self.alone
 

@@ -19,7 +19,7 @@ from .asked import AskedBefore
 from .host import GivenUp
 from .internal import Listener
 from .outcome import Outcome
-from .run import NOTHING
+from .places import NOTHING, Places
 from .waiting import wake_all
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .beginning import Beginning
     from .checkpointing import OnCompletion
     from .engine import Engine
-    from .places import Places
     from .program import Program
     from .run import Run
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..errors import (
     CheckpointError,
@@ -30,7 +30,7 @@ from ..records import EncodedValue, Record, RunCancelled, TaskId
 from ..state import CANCELLED, NEEDS_ATTENTION, Child
 from .attachment import Attachment
 from .child_ids import parent_in
-from .current import current_execution
+from .current import current_execution, engine_of, executing
 from .execution import Execution, PlannedChild
 from .host import GivenUp
 from .outcome import Outcome
@@ -45,19 +45,6 @@ if TYPE_CHECKING:
     from .run import Run
 
 logger = logging.getLogger("durable_flow")
-
-
-def executing() -> Execution | None:
-    """Return the execution of the step that this code runs in, if that belongs to the running loop."""
-    current = current_execution.get()
-    if isinstance(current, Execution) and current.run.loop is asyncio._get_running_loop():
-        return current
-    return None
-
-
-def engine_of(execution: Execution) -> Engine:
-    """Return the engine that owns the run of a step."""
-    return cast("Engine", execution.run.host)
 
 
 class Children:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
+
+# Each call of frozenset() makes an object, and nearly every run would have some of them.
+NOTHING: frozenset[Any] = frozenset()
 
 
 class Places:

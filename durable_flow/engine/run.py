@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..decide import decide
 from ..due import Limits, due
@@ -53,6 +53,7 @@ from .host import GivenUp, Host
 from .internal import Internals, Listener
 from .live import ContextLocks, LiveContext
 from .outcome import Outcome
+from .places import NOTHING, Places
 from .preparing import prepared
 from .program import Program
 from .reasons import why_crashing
@@ -68,7 +69,6 @@ from .workers import Workers
 if TYPE_CHECKING:
     from .checkpointing import Checkpointing
     from .children import Children
-    from .places import Places
     from .stepwise import Gate
 
 logger = logging.getLogger("durable_flow")
@@ -76,8 +76,6 @@ logger = logging.getLogger("durable_flow")
 MAX_IDLE_CLAIMS = 5
 
 Reply = asyncio.Future[None]
-# Each call of frozenset() makes an object, and nearly every run would have some of them.
-NOTHING: frozenset[Any] = frozenset()
 
 
 class Run(ContextLocks):

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, Flag
 from typing import Any, Protocol
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -82,7 +82,7 @@ class ModelPlan:
         self.allows_extra = cls.model_config.get("extra") == "allow"
         self.private = dict(cls.__private_attributes__)
         self._gone: frozenset[str] = frozenset()
-        self._is_root = issubclass(cls, RootModel)  # has these two on the class; on the object they would be data
+        self._is_root = cls.__pydantic_root_model__  # has these two on the class; on the object they would be data
         excluded = self.fields.keys() - self.kept
         self._other_slots = _slots(cls) - _slots(BaseModel)
         self.is_simple = (
@@ -306,6 +306,11 @@ def _only_kept(value: Any, state: dict[str, Any], kept: frozenset[str], left_out
 
 def _no_field(value: Any, name: str) -> str:
     cls = type(value).__qualname__
+    if name == "__orig_class__":  # by typing.Generic, on each object that is made so
+        return (
+            f"it was made as {getattr(value, name)!r}(...) and would not know its type argument any more; "
+            f"make it as {cls}(...)"
+        )
     return (
         f"its attribute {name!r} is no field of {cls} and would be lost; make it a field, or "
         f"register_adapter({cls}, encode, decode)"

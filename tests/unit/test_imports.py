@@ -298,12 +298,13 @@ def test_importing_the_package_brings_no_unsafe_serializer_no_migrations_no_sql_
     assert {name for name in loaded if name.startswith(("durable_flow.cli", "durable_flow.web"))} == set()
 
 
-def test_importing_the_package_brings_nothing_that_few_programs_use():
+def test_importing_the_package_brings_nothing_that_few_programs_use_and_nothing_that_runs_workflows():
     loaded = loaded_by("from durable_flow import Context, Event, RetryPolicy, Workflow, step")
     unwanted = {"tenacity", "jsonpatch", "jsonpointer", "durable_flow.retry_policy"}
     unwanted |= {"durable_flow.checkpointer", "durable_flow.going_back", "durable_flow.engine.replaying.replay"}
     journal = ("info", "listing", "forking", "editing", "archives", "archive_files", "retention", "memory")
     unwanted |= {f"durable_flow.journal.{name}" for name in journal}
+    unwanted |= {f"durable_flow.engine.{name}" for name in ("engine", "run", "attempt", "execution")}
     assert loaded & unwanted == set()
 
 
