@@ -240,7 +240,7 @@ async def test_what_was_used_before_a_restart_stays_used(journal: Journal) -> No
         flow.enough.set()
         await flow.worked.wait()
         await released(handler)
-    with pytest.raises(WorkflowTimeoutError, match="after 3 seconds"):
+    with pytest.raises(WorkflowTimeoutError, match=r"after 3\.0 seconds"):
         await handler
     history = await journal.history("r")
     claimed = next(r.at for r in history if isinstance(r.fact, RunClaimed))
