@@ -6,6 +6,7 @@ Keys come by the environment alone: everybody on a machine sees the arguments of
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import sys
@@ -43,6 +44,9 @@ async def opened(url: str | None, *, allow_plaintext: bool = False, create: bool
 
 def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
     """Run a command, print what it returns, or what went wrong in one line, and return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal does not know is shown as an escape, as it is on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         said = asyncio.run(work)
         if said is not None:
