@@ -89,9 +89,10 @@ async def planned(
         emit=emit,
         drop_pending=request.drop_pending,
     )
-    if request.drop_pending and not (made.state.tasks or made.state.waits or made.state.slots or made.state.ended):
+    after = made.state
+    if emit is not None and not (after.tasks or after.waits or after.slots or after.fan_outs or after.ended):
         raise StateEditError(
-            f"run {row.run_id}: drop_pending leaves nothing but the event, and no step takes that by itself: nothing "
+            f"run {row.run_id}: nothing is left but the event, and no step takes that by itself: nothing "
             "would ever happen. Steps that collect a list are given what is returned within a fan-out only. Nothing "
             "was written"
         )
