@@ -54,7 +54,7 @@ async def planned(
     seq = await checkpoint_at(store, row, request.at)
     output, state = None, None
     if emit is not None:
-        group = await group_ending(store, row.run, seq)
+        group = await group_ending(store, row, seq)
         output = output_of(group)
         if isinstance(group[-1].fact, JournalCompacted) and not request.drop_pending:
             raise CheckpointError(
