@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
 import pytest
+import statements
 from forking import ForkServer
 from hypothesis import HealthCheck, settings
 from postgres import PostgresServer, Server, new_database, new_folder, server_of_the_tests
@@ -22,6 +23,7 @@ settings.load_profile("shared")
 def pytest_configure() -> None:
     """Compare every snapshot that is read, here and in processes that tests start, with the records before it."""
     os.environ["DURABLE_FLOW_VERIFY_SNAPSHOTS"] = "1"
+    statements.share()
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,7 +2,7 @@
 
 An interpreter needs about a second of processor time until it has imported them, more than most processes of the tests
 need for all that they do then. A forked process is as any other one: it has a session, a pid and a time of birth of its
-own, runs its module as `python -m` would, and ends as an interpreter does.
+own, runs its module or script as `python` would, and ends as an interpreter does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import io
 import json
 import os
 import runpy
@@ -18,9 +19,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
+from typing import IO, Any, Self
+
+import statements
 
 import durable_flow
 
@@ -51,6 +55,63 @@ class Forked:
                 os.kill(self.pid, signal.SIGKILL)
 
 
+class Started:
+    """A process that was forked, as `subprocess.Popen` shows one whose streams are text.
+
+    Standard error is a file, in which `stderr` reads from the beginning.
+    """
+
+    def __init__(self, told: socket.socket, stdin: IO[str] | None, stdout: IO[str], stderr: IO[str] | None):
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.returncode: int | None = None
+        self._told, self._news = told, b""
+        self.pid = int(self._line())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self.wait()
+        self._told.close()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                # What it has not read any more.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended. Raises TimeoutError."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            self.returncode = int(self._line())
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return the rest of its output, and its errors, once it has ended. Raises TimeoutError."""
+        if self.stdin is not None:
+            self.stdin.close()
+        output = self.stdout.read()
+        self.wait(timeout)
+        return output, self.stderr.read() if self.stderr is not None else ""
+
+    def send_signal(self, number: int) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._news:
+            data = self._told.recv(MAX_BYTES)
+            assert data, "the server of the processes has ended"
+            self._news += data
+        line, _, self._news = self._news.partition(b"\n")
+        return line
+
+
 class ForkServer:
     """The server, started when it is made; it ends with `close` or with this process."""
 
@@ -72,7 +133,7 @@ class ForkServer:
         """Run a module that lies in `tests` in a process of its own; `errors` is the file of its standard error."""
         ours, its = socket.socketpair()
         with its:
-            told = self._ask([module, *arguments], cwd, os.environ, [its.fileno(), its.fileno(), errors])
+            told = self._ask(["-m", module, *arguments], cwd, os.environ, [its.fileno(), its.fileno(), errors])
         stdout, stdin = await asyncio.open_connection(sock=ours)
         news, writer = await asyncio.open_connection(sock=told)
         pid = int(await news.readline())
@@ -87,26 +148,48 @@ class ForkServer:
         return Forked(stdin, stdout, pid, asyncio.create_task(exit_code()))
 
     def run(
-        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str], timeout_seconds: float
+        self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout_seconds: float, merged: bool = False
     ) -> tuple[int, str, str]:
-        """Run a module to its end; return exit code, output and errors."""
-        with open(os.devnull) as nothing, TemporaryFile("w+") as output, TemporaryFile("w+") as errors:
-            fds = [file.fileno() for file in (nothing, output, errors)]
-            with self._ask([module, *arguments], cwd, env, fds) as told, told.makefile() as news:
-                told.settimeout(timeout_seconds)
-                pid = int(news.readline())
-                try:
-                    code = int(news.readline())
-                except TimeoutError:
-                    os.kill(pid, signal.SIGKILL)
-                    raise
-            output.seek(0)
-            errors.seek(0)
-            return code, output.read(), errors.read()
+        """Run what `python` would run by these words to its end; return exit code, output and errors.
 
-    def _ask(self, argv: list[str], cwd: Path, env: Mapping[str, str], fds: list[int]) -> socket.socket:
+        `merged`: what it writes to its standard error is in its output. Raises TimeoutError.
+        """
+        with (
+            open(os.devnull) as nothing,
+            tempfile.TemporaryFile("w+") as output,
+            tempfile.TemporaryFile("w+") as errors,
+        ):
+            fds = [file.fileno() for file in (nothing, output, output if merged else errors)]
+            told = self._ask(words, cwd, env, fds)
+            with Started(told, None, output, errors) as process:
+                code = process.wait(timeout_seconds)
+                output.seek(0)
+                errors.seek(0)
+                return code, output.read(), errors.read()
+
+    def start(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str], merged: bool = False) -> Started:
+        """Start what `python` would run by these words. It is killed at the end of a `with` block.
+
+        `merged`: what it writes to its standard error is in its output, and it has no input.
+        """
+        output, its_output = os.pipe()
+        if merged:
+            stdin, stderr = None, None
+            files = [os.open(os.devnull, os.O_RDONLY), its_output, its_output]
+        else:
+            its_input, ours = os.pipe()
+            its_errors, name = tempfile.mkstemp()
+            stdin, stderr = open(ours, "w"), open(name)  # noqa: SIM115 - closed with the process
+            os.unlink(name)
+            files = [its_input, its_output, its_errors]
+        told = self._ask(words, cwd, env, files)
+        for file in set(files):
+            os.close(file)
+        return Started(told, stdin, open(output), stderr)
+
+    def _ask(self, words: Sequence[str], cwd: Path, env: Mapping[str, str], fds: list[int]) -> socket.socket:
         """Ask for a process with these standard files; return what tells its pid and, at its end, its exit code."""
-        request = json.dumps({"argv": argv, "cwd": str(cwd), "env": dict(env)})
+        request = json.dumps({"words": list(words), "cwd": str(cwd), "env": dict(env)})
         told, tells = socket.socketpair()
         with tells:
             socket.send_fds(self._channel, [request.encode() + b"\n"], [*fds, tells.fileno()])
@@ -167,23 +250,35 @@ def _reap(news: dict[int, int]) -> None:
         os.close(news.pop(pid))
 
 
-def _become(request: dict[str, object], files: list[int]) -> list[str]:
-    """Make this process what was asked for; return the module and its arguments."""
+def _become(request: dict[str, Any], files: list[int]) -> list[str]:
+    """Make this process what was asked for; return the words for `python`."""
     os.setsid()
     for target, fd in enumerate(files):
         os.dup2(fd, target)
     for fd in files:
         os.close(fd)
-    sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    cwd, env, argv = request["cwd"], request["env"], request["argv"]
-    assert isinstance(cwd, str)
-    assert isinstance(env, dict)
-    assert isinstance(argv, list)
-    os.chdir(cwd)
+    os.chdir(request["cwd"])
     os.environ.clear()
-    os.environ.update(env)
-    return argv
+    os.environ.update(request["env"])
+    unbuffered = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    output = open(1, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(output, write_through=unbuffered)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    words: list[str] = request["words"]
+    return words
+
+
+def _run(words: list[str]) -> None:
+    """Run this as `python` does: `-m` and a module, or a script, with arguments."""
+    folder = os.getcwd() if words[0] == "-m" else os.path.dirname(words[0])
+    sys.path[:0] = [folder, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def main(descriptor: int) -> None:
@@ -195,11 +290,12 @@ def main(descriptor: int) -> None:
     import durable_flow.journal.postgres
     import durable_flow.journal.sqlite  # noqa: F401
 
+    statements.compile_for_forks()
+    gc.collect()
     gc.freeze()
-    argv = serve(socket.socket(fileno=descriptor))
-    if argv is not None:
-        sys.argv = argv
-        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+    words = serve(socket.socket(fileno=descriptor))
+    if words is not None:
+        _run(words)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -73,7 +73,12 @@ class Server:
 
     def execute(self, statement: str, database: str | None = None) -> list[asyncpg.Record]:
         """Return the rows of one statement, by default in the database that administers the others."""
-        return self._wait(self._execute(statement, database))
+        [rows] = self._wait(self._execute([statement], database))
+        return rows  # type: ignore[no-any-return]
+
+    def execute_all(self, statements: Sequence[str], database: str) -> list[list[asyncpg.Record]]:
+        """Return the rows of each statement, all on one connection."""
+        return self._wait(self._execute(statements, database))  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._disconnect()
@@ -84,15 +89,15 @@ class Server:
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(DEADLINE_SECONDS)
 
-    async def _execute(self, statement: str, database: str | None) -> list[asyncpg.Record]:
+    async def _execute(self, statements: Sequence[str], database: str | None) -> list[list[asyncpg.Record]]:
         if database is None:
             # Kept open: connecting takes longer than most statements.
             if self._admin is None or self._admin.is_closed():
                 self._admin = await asyncpg.connect(self._url, statement_cache_size=0)
-            return await self._admin.fetch(statement)
+            return [await self._admin.fetch(statement) for statement in statements]
         connection = await asyncpg.connect(self.url(database))
         try:
-            return await connection.fetch(statement)
+            return [await connection.fetch(statement) for statement in statements]
         finally:
             await connection.close()
 

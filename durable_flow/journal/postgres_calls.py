@@ -16,6 +16,7 @@ from . import sql
 from .calls import Call
 from .postgres_connections import Connect
 from .postgres_trouble import NotDone, Trouble, trouble
+from .units import CallUnit, refused
 
 
 def engine_on(connect: Connect, *, size: int, wait_seconds: float) -> AsyncEngine:
@@ -34,27 +35,32 @@ def engine_on(connect: Connect, *, size: int, wait_seconds: float) -> AsyncEngin
 
 
 async def transact(engine: AsyncEngine, call: Call, again: bool) -> Any:
-    """Run a call within one transaction and return its result. Raises what the call raises, NotDone, and what the
-    commit raises.
+    """Run a call within one transaction and return its result.
+
+    Raises what the call raises, as a JournalError if it is none of this package; NotDone; what the commit raises.
     """
 
     def work(connection: Connection) -> Any:
         def execute(statement: sql.Statement, values: Mapping[str, Any]) -> Sequence[Any]:
-            result = connection.execute(statement.element, {name: values[name] for name in statement.names})
-            return result.all() if result.returns_rows else ()
+            try:
+                result = connection.execute(statement.element, {name: values[name] for name in statement.names})
+                return result.all() if result.returns_rows else ()
+            except Exception as exc:
+                raise NotDone from exc
 
-        return call(execute, again)
+        try:
+            return call(execute, again)
+        except (DurableFlowError, NotDone):
+            raise
+        except Exception as exc:
+            # Not the database's, and no other way to it would help.
+            raise refused(CallUnit(call), exc) from exc
 
     async def in_transaction(connection: AsyncConnection) -> Any:
         await connection.execution_options(isolation_level="READ COMMITTED")
         # Not by `async with`, which would send a rollback also where nobody answers any more.
         transaction = await connection.begin()
-        try:
-            result = await connection.run_sync(work)
-        except DurableFlowError:
-            raise
-        except Exception as exc:
-            raise NotDone from exc
+        result = await connection.run_sync(work)
         await transaction.commit()
         return result
 

@@ -306,6 +306,11 @@ def _only_kept(value: Any, state: dict[str, Any], kept: frozenset[str], left_out
 
 def _no_field(value: Any, name: str) -> str:
     cls = type(value).__qualname__
+    if name == "__orig_class__":  # by typing.Generic, on each object that is made so
+        return (
+            f"it was made as {getattr(value, name)!r}(...) and would not know its type argument any more; "
+            f"make it as {cls}(...)"
+        )
     return (
         f"its attribute {name!r} is no field of {cls} and would be lost; make it a field, or "
         f"register_adapter({cls}, encode, decode)"

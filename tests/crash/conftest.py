@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import ForkServer
 
 from .databases import Place, PostgresPlace, SqlitePlace
 from .histories import History, Laboratory, laboratory
@@ -40,10 +41,10 @@ def lab(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labo
 
 
 @pytest.fixture
-def home(place: Place, tmp_path: Path) -> Iterator[Home]:
+def home(place: Place, tmp_path: Path, forks: ForkServer) -> Iterator[Home]:
     """A folder and a database of the test's own."""
     with place.new(tmp_path) as database:
-        yield Home(tmp_path, database)
+        yield Home(tmp_path, database, forks)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -35,6 +35,10 @@ class Database(Protocol):
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement; looking must not tidy up what a killed process left."""
+        ...
+
+    def all_rows(self, statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+        """Return the rows of each statement, as `rows` does."""
         ...
 
     def come_to_rest(self) -> None:
@@ -64,6 +68,9 @@ class SqliteDatabase:
         return f"sqlite:///{self.path}"
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        return self.all_rows([statement])[0]
+
+    def all_rows(self, statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
         # Of a copy: who opens the file replays its log and removes it.
         scratch = Path(tempfile.mkdtemp(prefix="copy-", dir=self.path.parent))
         for file in (self.path, Path(f"{self.path}-wal")):
@@ -71,7 +78,7 @@ class SqliteDatabase:
                 shutil.copyfile(file, scratch / file.name)
         connection = sqlite3.connect(scratch / self.path.name)
         try:
-            return connection.execute(statement).fetchall()
+            return [connection.execute(statement).fetchall() for statement in statements]
         finally:
             connection.close()
             shutil.rmtree(scratch)
@@ -110,7 +117,10 @@ class PostgresDatabase:
         return self.server.url(self.name)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        return [tuple(row) for row in self.server.execute(statement, self.name)]
+        return self.all_rows([statement])[0]
+
+    def all_rows(self, statements: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+        return [[tuple(row) for row in rows] for rows in self.server.execute_all(statements, self.name)]
 
     def come_to_rest(self) -> None:
         """The server does to its end what it was asked for, also when nobody is there any more to be answered."""

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -53,21 +53,21 @@ class Books:
     """A journal as plain SQL reads it."""
 
     def __init__(self, database: Database):
-        self.rows = [
-            Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8])
-            for row in database.rows(
+        rows, runs, snapshots, workers, messages = database.all_rows(
+            [
                 "SELECT run_id, seq, kind, task, step, name, data, payload, at FROM journal JOIN runs USING (run) "
-                "ORDER BY run, seq"
-            )
-        ]
-        self.runs = {
-            run_id: (status, owner) for run_id, status, owner in database.rows("SELECT run_id, status, owner FROM runs")
-        }
-        [(self.snapshots,)] = database.rows("SELECT count(*) FROM snapshots")
-        self.worker_pids = [pid for (pid,) in database.rows("SELECT pid FROM workers")]
-        [(self.open_messages,)] = database.rows(
-            "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL"
+                "ORDER BY run, seq",
+                "SELECT run_id, status, owner FROM runs",
+                "SELECT count(*) FROM snapshots",
+                "SELECT pid FROM workers",
+                "SELECT count(*) FROM messages WHERE consumed_seq IS NULL AND undelivered_at IS NULL",
+            ]
         )
+        self.rows = [Row(*row[:6], json.loads(row[6] or "{}"), row[7], row[8]) for row in rows]
+        self.runs = {run_id: (status, owner) for run_id, status, owner in runs}
+        [(self.snapshots,)] = snapshots
+        self.worker_pids = [pid for (pid,) in workers]
+        [(self.open_messages,)] = messages
         # What steps are called with: an event, or, for a join, what it has collected, under the name of its step.
         self._events = {(row.run_id, row.seq): row for row in self.rows if row.kind in ("EventEmitted", "JoinFired")}
 
@@ -157,11 +157,11 @@ class History:
 
 
 class Server:
-    """A process that forks lives; it is started when it is first used."""
+    """A process that forks lives; at first it uses a database of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, url: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "crash.life"],
+            [sys.executable, "-m", "crash.life", url],
             env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -175,6 +175,11 @@ class Server:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
+    def is_ready(self) -> None:
+        """Return when it does not use its database any more."""
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
     def close(self) -> None:
         self._process.communicate()
 
@@ -187,9 +192,14 @@ class Laboratory:
         self._folder = folder
         self._numbers = itertools.count(1)
         self._servers: SimpleQueue[Server] = SimpleQueue()
-        self._all = [Server() for _ in range(SERVERS)]
-        for server in self._all:
-            self._servers.put(server)
+        self._all: list[Server] = []
+        with ExitStack() as databases:
+            for number in range(SERVERS):
+                database = databases.enter_context(place.new(self._new_folder(f"server-{number}")))
+                self._all.append(Server(database.url))
+            for server in self._all:
+                server.is_ready()
+                self._servers.put(server)
         self._threads = ThreadPoolExecutor(SERVERS)
 
     def close(self) -> None:
@@ -200,10 +210,14 @@ class Laboratory:
     @contextmanager
     def new_history(self) -> Iterator[History]:
         """Give a history with an empty journal, which is there for the block only; its books may be read before."""
-        folder = self._folder / f"history-{next(self._numbers)}"
-        folder.mkdir()
+        folder = self._new_folder(f"history-{next(self._numbers)}")
         with self.place.new(folder) as database:
             yield History(folder, database)
+
+    def _new_folder(self, name: str) -> Path:
+        folder = self._folder / name
+        folder.mkdir()
+        return folder
 
     def live(self, history: History, runs: Sequence[str], **more: Any) -> int:
         """Let one process live, and return how it ended."""

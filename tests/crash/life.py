@@ -1,7 +1,8 @@
 """One life of a process that runs orders, and the server that forks such processes quickly.
 
-The server imports everything once; it has no event loop and no thread, so that its children may have theirs. It reads
-one life per line from its input and writes how that process ended.
+The server imports everything and compiles the usual SQL once, on the database that it is called with; then it has no
+event loop and no thread, so that its children may have theirs. It reads one life per line from its input and writes how
+that process ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, TypedDict
 import aiosqlite  # noqa: F401
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
+import statements
 
 import durable_flow.journal.postgres
 import durable_flow.journal.sqlite  # noqa: F401
@@ -191,11 +193,14 @@ def fork(life: Life) -> int:
         os._exit(code)
 
 
-def serve() -> None:
+def serve(url: str) -> None:
+    statements.compile_for_forks(url)
+    gc.collect()
     gc.freeze()
+    print("ready", flush=True)
     for line in sys.stdin:
         print(fork(life_of(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from forking import ForkServer
+from forking import ForkServer, Started
 
 import durable_flow
 
@@ -28,37 +28,40 @@ ENVIRONMENT = {
 SCRIPT = [sys.executable, str(Path(__file__).with_name("app.py"))]
 # As another program that imports the module by its name.
 IMPORTED = [sys.executable, "-c", "import asyncio, app; asyncio.run(app.main())"]
-ORDERS = [sys.executable, "-m", "crash.script"]
+ORDERS = ["-m", "crash.script"]
 LOOPS = [sys.executable, "-m", "crash.loops"]
 MAX_SECONDS = 60.0
+
+Process = subprocess.Popen[str] | Started
 
 
 @dataclass
 class Home:
-    """Where a test's processes live: the folder of their notes, and the database that their environment names."""
+    """Where a test's processes live: the folder of their notes, and the database that their environment names.
+
+    A command that begins with an interpreter is run by it. What follows one, without it, is run in a process that is
+    forked, which takes a tenth of the time.
+    """
 
     folder: Path
     database: Database
+    forks: ForkServer
 
     def run_to_end(self, command: Sequence[str], **env: str) -> tuple[int, str, str]:
         """Return exit code, output and errors."""
+        if command[0] != sys.executable:
+            environment = self._environment(env)
+            return self.forks.run(command, cwd=self.folder, env=environment, timeout_seconds=MAX_SECONDS)
         done = subprocess.run(
             command, cwd=self.folder, env=self._environment(env), stdin=subprocess.DEVNULL, capture_output=True,
             text=True, timeout=MAX_SECONDS,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
-    def fork_to_end(self, forks: ForkServer, module: str, *arguments: str, **env: str) -> tuple[int, str, str]:
-        """Run a module instead, in a process that starts quickly."""
-        return forks.run(module, *arguments, cwd=self.folder, env=self._environment(env), timeout_seconds=MAX_SECONDS)
-
     @contextmanager
-    def running(self, command: Sequence[str], **env: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, command: Sequence[str], **env: str) -> Iterator[Process]:
         """Give a process whose output can be read line by line; it does not outlive the block, nor a deadline."""
-        with subprocess.Popen(
-            command, cwd=self.folder, env=self._environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+        with self._started(command, env) as process:
             deadline = threading.Timer(MAX_SECONDS, process.kill)
             deadline.start()
             try:
@@ -66,6 +69,14 @@ class Home:
             finally:
                 deadline.cancel()
                 process.kill()
+
+    def _started(self, command: Sequence[str], env: dict[str, str]) -> Process:
+        if command[0] != sys.executable:
+            return self.forks.start(command, cwd=self.folder, env=self._environment(env))
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self._environment(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         path = os.pathsep.join([str(Path(__file__).parent), ENVIRONMENT["PYTHONPATH"]])
@@ -84,7 +95,7 @@ class Home:
         return [(int(leg), int(pid)) for leg, pid in map(str.split, lines)]
 
 
-def read_until(process: subprocess.Popen[str], word: str) -> list[str]:
+def read_until(process: Process, word: str) -> list[str]:
     """Return the lines that a process prints, up to and with the one that is this word."""
     assert process.stdout is not None
     lines: list[str] = []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from forking import ForkServer
-
 from durable_flow.journal.folding import VERIFY_VARIABLE
 
 from .databases import Place
@@ -13,13 +11,14 @@ from .histories import KILLED, Books
 from .kills import POINTS
 from .processes import Home
 
+CHANGING = ["-m", "crash.changing"]
 LAPS = 5
 RESULT = [list(range(LAPS)), list(range(LAPS)), sorted([*(f"lap {n}" for n in range(LAPS)), "over"])]
 # More than a life that is not disturbed makes, snapshots included.
 MOST_COMMITS = 28
 
 
-def test_killed_at_any_commit_other_code_goes_on_with_the_run(place: Place, home: Home, forks: ForkServer):
+def test_killed_at_any_commit_other_code_goes_on_with_the_run(place: Place, home: Home):
     kills = [0, 0]
     numbers = range(1, MOST_COMMITS, 1 if place.kills is None else MOST_COMMITS // place.kills)
     for number in numbers:
@@ -33,11 +32,11 @@ def test_killed_at_any_commit_other_code_goes_on_with_the_run(place: Place, home
                 "CHANGING_KILL": f"{at} {POINTS[(number + generation) % len(POINTS)]}",
                 VERIFY_VARIABLE: "yes",
             }
-            code, _, errors = home.fork_to_end(forks, "crash.changing", **env)
+            code, _, errors = home.run_to_end(CHANGING, **env)
             assert code in (0, KILLED), errors
             kills[generation - 1] += code == KILLED
         env = {"CHANGING_RUN": run, "CHANGING_GENERATION": "3", VERIFY_VARIABLE: "yes"}
-        code, output, errors = home.fork_to_end(forks, "crash.changing", **env)
+        code, output, errors = home.run_to_end(CHANGING, **env)
         assert (code, errors) == (0, "")
         assert json.loads(output) == RESULT
         books = Books(home.database)

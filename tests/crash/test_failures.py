@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import sys
 from pathlib import Path
 
 from .failing import ATTEMPTS, SECONDS
 from .processes import Home, read_until
 
-FAILING = [sys.executable, str(Path(__file__).with_name("failing.py"))]
+FAILING = [str(Path(__file__).with_name("failing.py"))]
 
 
 def killed_at(home: Home, line: str, **env: str) -> None:

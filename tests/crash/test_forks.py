@@ -6,7 +6,6 @@ import json
 from collections import Counter
 
 import pytest
-from forking import ForkServer
 
 from .databases import Place
 from .forked import RUNS
@@ -14,6 +13,7 @@ from .histories import KILLED, Books, Row
 from .kills import POINTS
 from .processes import Home
 
+FORKED = ["-m", "crash.forked"]
 RESULT = [["charged 1", "charged 2"], 1, 2]
 # The call that the failed attempt had made is used again, and its result put into the list that the edit emptied.
 EDITED = {"go", "on", "bought"}
@@ -24,15 +24,15 @@ def all_of(books: Books, run_id: str) -> list[Row]:
 
 
 @pytest.mark.parametrize("what", ["fork", "edit", "journal.fork", "journal.edit"])
-def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home: Home, forks: ForkServer, what: str):
-    assert home.fork_to_end(forks, "crash.forked", "prepare")[0] == 0
+def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home: Home, what: str):
+    assert home.run_to_end([*FORKED, "prepare"])[0] == 0
     kills, is_fork = 0, what.endswith("fork")
     for number in range(1, min(RUNS, place.kills or RUNS)):
         run = f"run-{number}"
         made = f"fork-of-{run}" if is_fork else run
         kill = f"{number} {POINTS[number % len(POINTS)]}"
         parent = all_of(Books(home.database), run)
-        code, _, errors = home.fork_to_end(forks, "crash.forked", what, FORKED_RUN=run, FORKED_KILL=kill)
+        code, _, errors = home.run_to_end([*FORKED, what], FORKED_RUN=run, FORKED_KILL=kill)
         assert code in (0, KILLED), errors
         kills += code == KILLED
         books = Books(home.database)
@@ -43,7 +43,7 @@ def test_killed_at_any_commit_it_is_made_whole_or_not_at_all(place: Place, home:
         behind = [row for row in books.of(made, "ContextSet") if first <= row.seq < first + len(EDITED)]
         assert {row.name for row in behind} == (EDITED if edits else set())
         assert (made in books.runs) == (not is_fork or bool(edits))
-        after, output, errors = home.fork_to_end(forks, "crash.forked", what, FORKED_RUN=run)
+        after, output, errors = home.run_to_end([*FORKED, what], FORKED_RUN=run)
         assert (after, errors) == (0, "")
         assert json.loads(output) == RESULT
         books = Books(home.database)

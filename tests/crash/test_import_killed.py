@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,8 +20,8 @@ from .importing import PAGE
 from .kills import AFTER_ACKNOWLEDGEMENT, AFTER_COMMIT, BEFORE_COMMIT, IN_COMMIT
 from .processes import Home
 
-EXPORT = [sys.executable, "-m", "crash.exporting"]
-IMPORT = [sys.executable, "-m", "crash.importing"]
+EXPORT = ["-m", "crash.exporting"]
+IMPORT = ["-m", "crash.importing"]
 TABLES = ("runs", "journal", "stream", "waits", "messages")
 
 

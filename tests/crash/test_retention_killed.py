@@ -9,7 +9,6 @@ import asyncio
 import os
 import random
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +25,7 @@ from .kills import POINTS
 from .processes import Home
 from .retaining import LAPS, Retained, RetainedAnswer, RetainedAsk
 
-RETAINING = [sys.executable, "-m", "crash.retaining"]
+RETAINING = ["-m", "crash.retaining"]
 HERE = Path(__file__)
 SEED = int(os.environ.get("DURABLE_FLOW_TEST_SEED", "1"))
 SEEN = list(range(LAPS + 1))

@@ -6,6 +6,7 @@ import json
 import random
 
 import pytest
+from forking import ForkServer
 
 from .checks import problems
 from .histories import KILLED, History, Laboratory
@@ -16,11 +17,11 @@ from .runs import ALONE, MOMENTS
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_script_killed_at_random_moments_is_finished_by_the_same_line(
-    lab: Laboratory, undisturbed: History, seed: int
+    lab: Laboratory, undisturbed: History, forks: ForkServer, seed: int
 ):
     chance = random.Random(seed)
     with lab.new_history() as history:
-        home = Home(history.folder, history.database)
+        home = Home(history.folder, history.database, forks)
         for moments in MOMENTS:
             death = {"moment": chance.choice(moments), "kill": [chance.randrange(1, 4), chance.choice(POINTS)]}
             code, _, errors = home.run_to_end(ORDERS, ORDERS_DEATH=json.dumps(death))

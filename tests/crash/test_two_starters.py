@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 
 import pytest
 
 from durable_flow import Journal
 
 from .app import LEGS, Go, Journey
-from .processes import SCRIPT, Home, read_until
+from .processes import SCRIPT, Home, Process, read_until
 from .test_scripts import ARRIVED
 
 GATE = 3
-TOGETHER = [*SCRIPT, "--together"]
+JOURNEY = SCRIPT[1:]
+TOGETHER = [*JOURNEY, "--together"]
 
 
-def start_together(*starters: subprocess.Popen[str]) -> None:
+def start_together(*starters: Process) -> None:
     for starter in starters:
         read_until(starter, "ready")
     for starter in starters:
@@ -54,7 +54,7 @@ async def test_of_two_starters_one_runs_and_the_other_gets_stream_and_result(hom
 async def test_a_run_whose_owner_lives_is_not_recovered_by_another_process(home: Home, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(home.folder)
     monkeypatch.setenv("DURABLE_FLOW_DATABASE_URL", home.database.url)
-    with home.running(SCRIPT, JOURNEY_GATE=str(GATE)) as owner:
+    with home.running(JOURNEY, JOURNEY_GATE=str(GATE)) as owner:
         read_until(owner, f"leg {GATE}")
         assert await Journey().recover() == []
         await open_the_gate(home)

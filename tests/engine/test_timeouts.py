@@ -215,7 +215,7 @@ async def test_time_in_which_no_process_had_the_run_does_not_count(url: str) -> 
 async def test_what_was_used_before_a_restart_stays_used(journal: Journal) -> None:
     class Slow(Workflow):
         def __init__(self) -> None:
-            super().__init__(journal=journal, timeout=1.5)
+            super().__init__(journal=journal, timeout=3.0)
             self.began, self.enough, self.worked = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         @step
@@ -234,13 +234,14 @@ async def test_what_was_used_before_a_restart_stays_used(journal: Journal) -> No
     handler = flow.run(run_id="r")
     with time_stands_still():
         await flow.began.wait()
-    await asyncio.sleep(1.4)
+    # Half of it: the other half is how late a busy machine may be, on either side of the restart.
+    await asyncio.sleep(1.5)
     with time_stands_still():
         flow.enough.set()
         await flow.worked.wait()
         await released(handler)
-    with pytest.raises(WorkflowTimeoutError, match=r"after 1\.5 seconds"):
+    with pytest.raises(WorkflowTimeoutError, match=r"after 3\.0 seconds"):
         await handler
     history = await journal.history("r")
     claimed = next(r.at for r in history if isinstance(r.fact, RunClaimed))
-    assert history[-1].at - claimed < 1_500_000  # us; a new budget would have lasted longer
+    assert history[-1].at - claimed < 3_000_000  # us; a new budget would have lasted longer

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
 
 def test_runs_are_checkpointed_and_run_from(tmp_path: Path):
-    code, output = run_to_end([sys.executable, str(EXAMPLES / "checkpointing.py")], tmp_path)
+    code, output = run_to_end([str(EXAMPLES / "checkpointing.py")], tmp_path)
     assert code == 0, output
     joke, both = "Why is chemistry funny? It is not.", "generate_joke, critique_joke"
     assert output.splitlines() == [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
-SCRIPT = [sys.executable, str(EXAMPLES / "encrypted_journal.py")]
+SCRIPT = [str(EXAMPLES / "encrypted_journal.py")]
 
 
 def test_the_letters_are_read_with_the_keys_alone(tmp_path: Path):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
-SCRIPT = [sys.executable, str(EXAMPLES / "move_a_run.py")]
+SCRIPT = [str(EXAMPLES / "move_a_run.py")]
 
 
 def test_a_run_ends_on_another_machine_than_it_began(tmp_path: Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from .processes import EXAMPLES, read_until, run_to_end, running
 
 
 def script(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, str(EXAMPLES / name), *arguments]
+    return [str(EXAMPLES / name), *arguments]
 
 
 def lines(command: list[str], folder: Path) -> list[str]:

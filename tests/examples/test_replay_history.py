@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
-SCRIPT = [sys.executable, str(EXAMPLES / "replay_history.py")]
+SCRIPT = [str(EXAMPLES / "replay_history.py")]
 
 
 def test_the_changed_rule_decides_otherwise_for_one_customer(tmp_path: Path):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 
 from .processes import EXAMPLES, read_until, run_to_end, running
 
-SCRIPT = [sys.executable, str(EXAMPLES / "resume_after_crash.py")]
+SCRIPT = [str(EXAMPLES / "resume_after_crash.py")]
 
 
 def pages(output: str) -> list[int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
 
 def test_a_long_run_is_compacted_and_old_ones_are_pruned(tmp_path: Path):
-    code, output = run_to_end([sys.executable, str(EXAMPLES / "retention.py")], tmp_path)
+    code, output = run_to_end([str(EXAMPLES / "retention.py")], tmp_path)
     assert code == 0, output
     total = sum(n % 7 for n in range(301))
     assert output.splitlines() == [

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from .processes import EXAMPLES, run_to_end
 
 
 def test_the_trip_goes_on_from_a_checkpoint_with_something_changed(tmp_path: Path):
-    code, output = run_to_end([sys.executable, str(EXAMPLES / "time_travel.py")], tmp_path)
+    code, output = run_to_end([str(EXAMPLES / "time_travel.py")], tmp_path)
     assert code == 0, output
     lines = output.splitlines()
     assert lines.count("choosing a hotel ...") == 1  # not again in the forks

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -135,13 +136,25 @@ def submodule_or_self(base: str, name: str) -> str:
     return full if full.removeprefix("durable_flow.") in MODULES and base.startswith("durable_flow") else base
 
 
-IMPORTS = [found for module, path in MODULES.items() for found in imports_of(module, path)]
-INSIDE = [
-    found._replace(target=found.target.removeprefix("durable_flow").removeprefix("."))
-    for found in IMPORTS
-    if found.target.partition(".")[0] == "durable_flow"
-]
-OUTSIDE = [found for found in IMPORTS if found.target.partition(".")[0] != "durable_flow"]
+@cache
+def imports() -> list[Import]:
+    """Every import of the package: parsed once a test asks, as each process of pytest collects this file."""
+    return [found for module, path in MODULES.items() for found in imports_of(module, path)]
+
+
+@cache
+def inside() -> list[Import]:
+    """Imports of the package's own modules, by their names in it."""
+    return [
+        found._replace(target=found.target.removeprefix("durable_flow").removeprefix("."))
+        for found in imports()
+        if found.target.partition(".")[0] == "durable_flow"
+    ]
+
+
+@cache
+def outside() -> list[Import]:
+    return [found for found in imports() if found.target.partition(".")[0] != "durable_flow"]
 
 
 def told(imports) -> list[str]:
@@ -149,11 +162,11 @@ def told(imports) -> list[str]:
 
 
 def test_the_imports_of_the_package_are_found():
-    assert Import("decide", 0, "state", False) in [found._replace(line=0) for found in INSIDE]
-    assert Import("journal.rows", 0, "records", False) in [found._replace(line=0) for found in INSIDE]
-    assert Import("engine.program", 0, "serializers.codec", True) in [found._replace(line=0) for found in INSIDE]
-    assert Import("cli.demo", 0, "", False) in [found._replace(line=0) for found in INSIDE]
-    assert Import("journal.sqlite", 0, "sqlite3", False) in [found._replace(line=0) for found in OUTSIDE]
+    assert Import("decide", 0, "state", False) in [found._replace(line=0) for found in inside()]
+    assert Import("journal.rows", 0, "records", False) in [found._replace(line=0) for found in inside()]
+    assert Import("engine.program", 0, "serializers.codec", True) in [found._replace(line=0) for found in inside()]
+    assert Import("cli.demo", 0, "", False) in [found._replace(line=0) for found in inside()]
+    assert Import("journal.sqlite", 0, "sqlite3", False) in [found._replace(line=0) for found in outside()]
 
 
 def test_every_module_stands_on_a_floor():
@@ -161,22 +174,22 @@ def test_every_module_stands_on_a_floor():
 
 
 def test_every_import_inside_the_package_names_a_module():
-    assert told(found for found in INSIDE if found.target not in MODULES) == []
+    assert told(found for found in inside() if found.target not in MODULES) == []
 
 
 def test_imports_point_down():
-    upward = [f for f in INSIDE if not f.for_types and (floor_of(f.target) or 0) > (floor_of(f.module) or 0)]
+    upward = [f for f in inside() if not f.for_types and (floor_of(f.target) or 0) > (floor_of(f.module) or 0)]
     assert told(upward) == []
 
 
 def test_the_public_names_are_imported_by_the_edges_alone():
-    through_the_front_door = [found for found in INSIDE if found.target == "" and floor_of(found.module) != 5]
+    through_the_front_door = [found for found in inside() if found.target == "" and floor_of(found.module) != 5]
     assert told(through_the_front_door) == []
 
 
 def test_nothing_imports_the_edges():
     edges = FLOORS[5]
-    rooms = {(found.module.partition(".")[0], found.target.partition(".")[0], str(found)) for found in INSIDE}
+    rooms = {(found.module.partition(".")[0], found.target.partition(".")[0], str(found)) for found in inside()}
     assert [text for room, target, text in rooms if target in edges and room != target] == []
 
 
@@ -184,7 +197,7 @@ def test_nothing_imports_the_edges():
 def test_data_and_decisions_know_no_clock_no_chance_and_no_world(floor):
     impure = [
         found
-        for found in OUTSIDE
+        for found in outside()
         if floor_of(found.module) == floor
         and found.target.partition(".")[0] in IMPURE
         and not found.for_types
@@ -224,10 +237,10 @@ def test_the_fold_and_the_decisions_need_no_user_classes():
     while todo:
         module = todo.pop()
         reached.add(module)
-        todo |= {f.target for f in INSIDE if f.module == module} - reached
+        todo |= {f.target for f in inside() if f.module == module} - reached
     decisions = {"fold", "fold_joins", "decide", "due", "joins", "snapshot"}
     assert reached == decisions | {"records", "state", "incoming", "commands", "errors"}
-    libraries = {f.target.partition(".")[0] for f in OUTSIDE if f.module in reached}
+    libraries = {f.target.partition(".")[0] for f in outside() if f.module in reached}
     assert libraries <= {
         "__future__",
         "typing",
@@ -242,26 +255,26 @@ def test_the_fold_and_the_decisions_need_no_user_classes():
 
 def test_the_storage_never_decides():
     deciding = {"decide", "due", "incoming", "commands"}
-    assert told(f for f in INSIDE if floor_of(f.module) == 2 and f.target in deciding) == []
+    assert told(f for f in inside() if floor_of(f.module) == 2 and f.target in deciding) == []
 
 
 def test_the_serializers_know_nothing_of_the_journal():
-    assert told(f for f in INSIDE if f.module.startswith("serializers") and f.target.startswith("journal")) == []
+    assert told(f for f in inside() if f.module.startswith("serializers") and f.target.startswith("journal")) == []
 
 
 def test_there_is_sql_in_the_journal_alone():
     databases = {"sqlalchemy", "sqlite3", "aiosqlite", "asyncpg", "alembic"}
     elsewhere = [
-        f for f in OUTSIDE if f.target.partition(".")[0] in databases and f.module.partition(".")[0] != "journal"
+        f for f in outside() if f.target.partition(".")[0] in databases and f.module.partition(".")[0] != "journal"
     ]
     assert told(elsewhere) == []
     dialects = ("journal.sql", "journal.sqlite", "journal.postgres", "journal.tables", "journal.writer", "journal.rows")
-    assert told(f for f in INSIDE if f.target.startswith(dialects) and not f.module.startswith("journal.")) == []
+    assert told(f for f in inside() if f.target.startswith(dialects) and not f.module.startswith("journal.")) == []
 
 
 def test_only_the_unsafe_serializers_import_pickle():
     unsafe = {"pickle", "cPickle", "jsonpickle", "dill", "cloudpickle", "marshal", "shelve"}
-    users = {f.module for f in OUTSIDE if f.target.partition(".")[0] in unsafe}
+    users = {f.module for f in outside() if f.target.partition(".")[0] in unsafe}
     assert users <= {"serializers.pickle", "serializers.jsonpickle"}
 
 

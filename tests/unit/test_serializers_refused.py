@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 from collections import Counter, OrderedDict, defaultdict, namedtuple
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from typing import Any
+from typing import Any, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -29,6 +29,8 @@ from durable_flow.events import Event, UnknownEvent
 from durable_flow.serializers import JsonSerializer
 
 json = JsonSerializer()
+
+T = TypeVar("T")
 
 
 def test_a_class_with_an_excluded_field_that_has_no_default_is_refused():
@@ -186,6 +188,17 @@ class HidingModel(BaseModel):
 class HidingEvent(Event):
     __slots__ = ("_secret",)
     a: int = 1
+
+
+@dataclasses.dataclass
+class Boxed(Generic[T]):
+    item: T
+
+
+def test_an_object_that_knows_its_type_argument_is_refused_with_the_way_to_make_it():
+    assert JsonSerializer().deserialize(json.serialize(Boxed(3))) == Boxed(3)
+    refused([Boxed[int](3)], "value[0]", "Boxed[int](...)")
+    refused([Boxed[int](3)], "value[0]", "make it as Boxed(...)")
 
 
 def test_slots_that_are_no_fields_are_refused_if_they_hold_something():
