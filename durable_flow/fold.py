@@ -256,7 +256,8 @@ def take_from_buffer(buffer: list[NamedT], names: Iterable[str]) -> tuple[NamedT
     """Take the oldest event of each name out of the buffer, in the order of the names."""
     taken = []
     for name in names:
-        at = next(i for i, event in enumerate(buffer) if event.name == name)
+        at = next((i for i, event in enumerate(buffer) if event.name == name), None)
+        assert at is not None
         taken.append(buffer.pop(at))
     return tuple(taken)
 
@@ -404,7 +405,8 @@ def _reused(state: RunState, fact: EffectReused, seq: int) -> None:
     place = Place(fact.kind, fact.name, fact.k)
     task = state.tasks[fact.task]
     assert task.effects is not None
-    old = next(e for effects in task.effects.values() for e in effects.values() if e.seq == fact.seq)
+    old = next((e for effects in task.effects.values() for e in effects.values() if e.seq == fact.seq), None)
+    assert old is not None
     _keep(state, fact.task, fact.attempt, Effect(place, seq, old.content, old.outcome, origin=fact.seq))
     if fact.kind == WAIT:
         wait = state.waits[old.outcome]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -54,24 +55,26 @@ _CHECKPOINT_HEAD = ("seq", "time", "kind", "step or name", "input", "output", "k
 
 
 async def _diff(journal: Journal, options: Namespace) -> None:
-    b = None if options.b is None else _at(options.b)
-    for operation in await journal.diff(options.run_id, _at(options.a), b):
-        print(json.dumps(operation, ensure_ascii=False))
+    b = None if options.b is None else named_point(options.b)
+    # What is written stays JSON where the terminal knows few characters.
+    plain = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
+    for operation in await journal.diff(options.run_id, named_point(options.a), b):
+        print(json.dumps(operation, ensure_ascii=plain))
 
 
 async def _blame(journal: Journal, options: Namespace) -> None:
     rows = []
     async for change in journal.blame(options.run_id, options.key):
         who = change.step or change.by or change.kind
-        old = _short(repr(change.old)) if change.existed else "-"
-        new = _short(repr(change.new)) if change.exists else "-"
+        old = _short(_text(change.old)) if change.existed else "-"
+        new = _short(_text(change.new)) if change.exists else "-"
         rows.append((change.seq, _time(change.at), who, old, new))
     if rows:
         _print(("seq", "time", "by", "old", "new"), rows)
 
 
 async def _fork(journal: Journal, options: Namespace) -> None:
-    at = None if options.at is None else _at(options.at)
+    at = None if options.at is None else named_point(options.at)
     values = dict(map(_assignment, options.set)) or None
     made = await journal.fork(options.run_id, at, new_run_id=options.new_run_id, set=values)
     print(f"{made.run_id} is a fork of {made.forked_from}, and {made.status}. flow.resume({made.run_id!r}) goes on.")
@@ -81,7 +84,8 @@ def _print(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     print(table(head, rows))
 
 
-def _at(text: str) -> int | str:
+def named_point(text: str) -> int | str:
+    """Return what names a place in a run, as an argument has it: a seq, or an id or a name."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text
 
 
@@ -90,15 +94,23 @@ def _assignment(text: str) -> tuple[str, Any]:
     try:
         if equals:
             return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
-    raise DurableFlowError(f"--set {text!r}: it is KEY=JSON, as in --set budget=1200 or --set 'name=\"Ann\"'")
+    raise DurableFlowError(f"--set {_short(text)!r}: it is KEY=JSON, as in --set budget=1200 or --set 'name=\"Ann\"'")
 
 
 def _names(events: Sequence[Event]) -> str:
     """Return the names of events, each once, with its number if there are several."""
     names = Counter(event.name if isinstance(event, UnknownEvent) else event_name(type(event)) for event in events)
     return _short(", ".join(name if number == 1 else f"{number} {name}" for name, number in names.items()))
+
+
+def _text(value: Any) -> str:
+    """Return a value as Python writes it, or its class: integers of thousands of digits are not written."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _short(text: str) -> str:

@@ -6,6 +6,7 @@ Keys come by the environment alone: everybody on a machine sees the arguments of
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import sys
@@ -13,10 +14,10 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ..errors import ArchiveError, DeserializationError, DurableFlowError, JournalUnavailableError
+from ..errors import ArchiveError, DeserializationError, DurableFlowError, JournalUnavailableError, SerializationError
 from ..journal.journal import DEFAULT_URL, URL_VARIABLE, Journal
-from ..journal.migrate import version_at
-from ..journal.url import canonical_url, is_postgres, masked
+from ..journal.migrate import kept_url, version_at
+from ..journal.url import is_postgres, masked
 from ..serializers.base import Seal, Serializer
 
 SEAL_VARIABLE = "DURABLE_FLOW_SEAL_KEYS"
@@ -29,10 +30,11 @@ async def opened(url: str | None, *, allow_plaintext: bool = False, create: bool
 
     Where there is none, none is made unless `create`: a command that looks for something has the wrong name then.
 
-    Raises JournalUnavailableError there, ImportError if there are keys of a seal and the package cryptography is
-    missing, and as Journal and EncryptedSeal do.
+    Raises JournalUnavailableError there, JournalUrlError for memory://, SerializationError if the variable of the keys
+    is set and has none, ImportError if there are keys of a seal and the package cryptography is missing, and as Journal
+    and EncryptedSeal do.
     """
-    where = canonical_url(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    where = kept_url(url or os.environ.get(URL_VARIABLE) or DEFAULT_URL)
     if not create and not is_postgres(where) and await asyncio.to_thread(version_at, where) is None:
         raise JournalUnavailableError(
             f"{masked(where)} has no journal. Name the database by --url or {URL_VARIABLE}; nothing was done"
@@ -43,6 +45,9 @@ async def opened(url: str | None, *, allow_plaintext: bool = False, create: bool
 
 def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
     """Run a command, print what it returns, or what went wrong in one line, and return the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal does not know is shown as an escape, as it is on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         said = asyncio.run(work)
         if said is not None:
@@ -63,6 +68,10 @@ def told(command: str, work: Coroutine[Any, Any, str | None]) -> int:
 def _seal(allow_plaintext: bool) -> Seal | None:
     keys = _seal_keys()
     if not keys:
+        if os.environ.get(SEAL_VARIABLE):
+            raise SerializationError(
+                f"{SEAL_VARIABLE} is set and has no key in it. Name the keys, or unset it: then nothing is encrypted"
+            )
         return None
     from ..serializers import EncryptedSeal
 

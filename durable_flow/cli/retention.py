@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from .checkpoints import named_point
 from .opening import opened, told
 
 
@@ -13,9 +14,7 @@ def run(options: Namespace) -> int:
 
 
 async def _compact(options: Namespace) -> str:
-    before = options.before
-    if before is not None and before.isascii() and before.isdigit():
-        before = int(before)
+    before = None if options.before is None else named_point(options.before)
     async with opened(options.url, allow_plaintext=options.allow_plaintext) as journal:
         made = await journal.compact(options.run_id, before)
     return f"{made.run_id} begins with checkpoint {made.first} now: {made.records} records were compacted."

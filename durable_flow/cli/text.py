@@ -22,14 +22,21 @@ def paragraph(text: str, indent: str = INDENT) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], columns: int | None = None) -> str:
     """Return a table of at most `columns` characters a line (default: the terminal's).
 
-    Columns of numbers are set to the right. The last column is cut where a line would be too long.
+    Columns of numbers are set to the right. The last column is cut where a line would be too long. Line ends and other
+    characters that a terminal obeys are shown as escapes.
     """
     columns = columns or width()
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[_printable(str(cell)) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(head))]
     widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
     lines = [list(head), ["-" * size for size in widths], *cells]
     return "\n".join(_line(line, widths, right, columns) for line in lines)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], columns: int) -> str:

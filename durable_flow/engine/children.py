@@ -181,7 +181,8 @@ class ChildAttachment(Attachment):
             # To start it anew would do again what was done.
             reason = (
                 f"run {parent.run_id} goes on with run {self.run_id} of {recorded.workflow}, which it has started and "
-                f"which has ended ({recorded.status}), but that one was pruned together with its result. Fork run "
+                f"which has ended ({recorded.status}), but that one is not here: it was pruned together with its "
+                f"result, or not imported. Import it, then flow.resume({parent.run_id!r}); or fork run "
                 f"{parent.run_id} from a checkpoint before it was started, or cancel it"
             )
             self.failure, self._begun = NeedsAttentionError(reason), True

@@ -103,7 +103,7 @@ async def _forked(
     store, program = attachment.engine.store, attachment.program
     require_workflow(Attachment(attachment.engine, program, row.run_id), row.workflow)
     seq = await checkpoint_at(store, row, checkpoint)
-    emit = _emit(program, checkpoint, await group_ending(store, row.run, seq))
+    emit = _emit(program, checkpoint, await group_ending(store, row, seq))
     values, patch = None, None
     if given is not None:
         values, patch = _changes(program, (await state_at(store, row.run, seq)).context, given)

@@ -140,7 +140,7 @@ def lines(file: ArchiveFile, *, max_line_bytes: int, max_total_bytes: int) -> It
     try:
         # Before it is opened as a file, which a folder cannot be.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ArchiveError(f"{os.fspath(file)} is no regular file. Nothing was imported")
+            raise ArchiveError(f"{os.fspath(file)} is no regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as source:
             yield from _lines(source, max_line_bytes, max_total_bytes)
     finally:

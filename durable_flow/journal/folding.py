@@ -8,7 +8,7 @@ import os
 import zlib
 from typing import NamedTuple
 
-from ..errors import DeserializationError, JournalError
+from ..errors import DeserializationError, JournalError, RunNotFoundError
 from ..fold import FOLD_VERSION, fold
 from ..logs import fields, said
 from ..records import EncodedValue, Record
@@ -41,7 +41,8 @@ class Folded(NamedTuple):
 async def state_at(store: JournalStore, run: int, at: int | None = None) -> RunState:
     """Return the state at the last boundary up to seq `at`; None is now. One of seq 0 if there is no such boundary.
 
-    Raises DeserializationError for a record that cannot be read, CheckpointError for a seq that was compacted.
+    Raises DeserializationError for a record that cannot be read, CheckpointError for a seq that was compacted,
+    RunNotFoundError for one of a run that is gone.
     """
     return (await folded(store, run, at)).state
 
@@ -67,10 +68,12 @@ async def folded(store: JournalStore, run: int, at: int | None = None) -> Folded
         if len(page) < PAGE:
             break
     if at is not None and after < at:
-        # Compacted before this began, or while it was under way.
-        for row in await store.find_many([run]):
-            if at < row.first:
-                require_first(row, at)
+        # Compacted or removed before this began, or while it was under way.
+        rows = await store.find_many([run])
+        if not rows:
+            raise RunNotFoundError("the run is gone: it was pruned meanwhile, together with its result")
+        if at < rows[0].first:
+            require_first(rows[0], at)
     return Folded(state, found, size)
 
 
@@ -143,7 +146,10 @@ def _content(row: SnapshotRow) -> bytes:
 
 async def _verify(store: JournalStore, run: int, row: SnapshotRow) -> None:
     """Raise JournalError if a snapshot is not what its records fold to."""
-    whole = fold(await store.read(run, to=row.seq))
+    records = await store.read(run, to=row.seq)
+    if not records and all(now.first > row.seq for now in await store.find_many([run])):
+        return  # the run was compacted beyond it, or removed, since it was read
+    whole = fold(records)
     # As bytes, because the order of what is pending counts and equal dicts may differ in it.
     if encode_state(whole).data != _content(row):
         raise JournalError(

@@ -54,7 +54,7 @@ async def planned(
     seq = await checkpoint_at(store, row, request.at)
     output, state = None, None
     if emit is not None:
-        group = await group_ending(store, row.run, seq)
+        group = await group_ending(store, row, seq)
         output = output_of(group)
         if isinstance(group[-1].fact, JournalCompacted) and not request.drop_pending:
             raise CheckpointError(
@@ -89,9 +89,10 @@ async def planned(
         emit=emit,
         drop_pending=request.drop_pending,
     )
-    if request.drop_pending and not (made.state.tasks or made.state.waits or made.state.slots or made.state.ended):
+    after = made.state
+    if emit is not None and not (after.tasks or after.waits or after.slots or after.fan_outs or after.ended):
         raise StateEditError(
-            f"run {row.run_id}: drop_pending leaves nothing but the event, and no step takes that by itself: nothing "
+            f"run {row.run_id}: nothing is left but the event, and no step takes that by itself: nothing "
             "would ever happen. Steps that collect a list are given what is returned within a fan-out only. Nothing "
             "was written"
         )

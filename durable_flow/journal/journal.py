@@ -26,6 +26,7 @@ from ..serializers.json import JsonSerializer
 from ..state import RunState
 from ..version import __version__
 from .archive_limits import MAX_LINE_BYTES, MAX_RECORDS, MAX_TOTAL_BYTES
+from .bounds import cursor, limited
 from .delivery import messages_that_open
 from .deputies import deliver, deputy
 from .folding import state_at
@@ -35,6 +36,7 @@ from .runid import id_of, require_run_id
 from .runid import new_run_id as made_run_id
 from .seals import require_seal
 from .shared import SharedStore, StoreSettings, acquire, give_back, settings_for
+from .text import is_fit
 
 # Workflows have a Journal that they seldom look into. What only looking, changing, archiving and keeping need is
 # imported there, so that the import of the package is quick.
@@ -155,10 +157,16 @@ class Journal:
         limit: int = 50,
         before: str | None = None,
     ) -> list[RunInfo]:
-        """Return runs, newest first, at most `limit`; `before` is the run id of the last one of the page before."""
+        """Return runs, newest first, at most `limit`; `before` is the run id of the last one of the page before.
+
+        Raises RunNotFoundError for that, ValueError or TypeError for a limit that is none.
+        """
         statuses = (status,) if isinstance(status, str) else status
+        most = limited(limit)
+        if not all(map(is_fit, (workflow or "", *(statuses or ())))):
+            return []  # no run has such a name, and not every database can be asked
         key = None if before is None else (await self._row(before)).run
-        rows = await self._shared.store.list_runs(status=statuses, workflow=workflow, limit=limit, before=key)
+        rows = await self._shared.store.list_runs(status=statuses, workflow=workflow, limit=most, before=key)
         return [self._shown.run(row, ()) for row in rows]
 
     async def run(self, run_id: str) -> RunInfo:
@@ -174,7 +182,8 @@ class Journal:
         CheckpointError if records behind `after` are gone.
         """
         row = await self._row(run_id)
-        records = await self._shared.store.read(row.run, after=after, limit=limit)
+        after, most = cursor(after), limited(limit)
+        records = await self._shared.store.read(row.run, after=after, limit=most)
         require_followed(row, after, records)
         return records
 
@@ -197,6 +206,7 @@ class Journal:
 
         A question whose answer was sent is no longer open, also if no process has taken the answer yet.
         """
+        limit = limited(limit)
         store = self._shared.store
         runs = {row.run for row in await store.waits(human=True)}
         messages, _ = await messages_that_open(store, sorted(runs))
@@ -211,6 +221,7 @@ class Journal:
         In order, without gaps or repetitions, in any process; whoever breaks off goes on with the last `position`.
         Raises RunNotFoundError, and CheckpointError if the run was pruned and items behind `after` with it.
         """
+        after = cursor(after)
         row = await self._row(run_id)
         while True:
             ended = row.status in FINAL_STATUSES
@@ -230,6 +241,7 @@ class Journal:
         are encoded, see `decode`. The journal of a run that was compacted begins with a JournalCompacted. Raises
         RunNotFoundError, and CheckpointError if records that were not yielded yet were compacted or pruned.
         """
+        after = cursor(after)
         row = await self._row(run_id)
         while True:
             ended = row.status in FINAL_STATUSES
@@ -279,7 +291,8 @@ class Journal:
             row = await self._row(run_id)
             require_kept(row, "its checkpoints")
             store, event_of = self._shared.store, self._shown.event
-            found = checkpoints(store, row.run, run_id, event_of, after=after, to=row.seq, limit=limit)
+            known, most = cursor(after), limited(limit)
+            found = checkpoints(store, row.run, run_id, event_of, after=known, to=row.seq, limit=most)
             async with contextlib.aclosing(found):
                 async for checkpoint in found:
                     yield checkpoint

@@ -166,7 +166,7 @@ def kept_url(url: str) -> str:
     """Return the canonical URL of a database that keeps something. Raises JournalUrlError."""
     canonical = canonical_url(url)
     if canonical.startswith("memory:"):
-        raise JournalUrlError(f"{canonical} keeps nothing, so it has no schema. Name a database.")
+        raise JournalUrlError(f"{canonical} keeps nothing for anybody else. Name a database.")
     return canonical
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RunNotFoundError
 from ..records import Record
 from .checkpoint import At, Checkpoint
 from .folding import state_at
@@ -54,10 +54,11 @@ async def checkpoint_at(store: JournalStore, row: RunRow, at: At | None) -> int:
     seq = await seq_of(store, row, at)
     if await _is_boundary(store, row.run, seq):
         return seq
+    await _require_still(store, row, seq)
     before = await _boundary_before(store, row.run, seq)
     if isinstance(at, datetime) and before:
         return before
-    after = await _boundary_from(store, row.run, seq)
+    after = await _boundary_from(store, row, seq)
     nearest = f"the next one is {id_of(row.run_id, after)}"
     if before:
         nearest = f"the nearest are {id_of(row.run_id, before)} and {id_of(row.run_id, after)}"
@@ -67,10 +68,13 @@ async def checkpoint_at(store: JournalStore, row: RunRow, at: At | None) -> int:
     )
 
 
-async def group_ending(store: JournalStore, run: int, seq: int) -> list[Record]:
-    """Return the group of records that ends at a boundary."""
-    before = await _boundary_before(store, run, seq)
-    return await store.read(run, after=before, to=seq)
+async def group_ending(store: JournalStore, row: RunRow, seq: int) -> list[Record]:
+    """Return the group of records that ends at a boundary. Raises CheckpointError if it has gone meanwhile."""
+    before = await _boundary_before(store, row.run, seq)
+    group = await store.read(row.run, after=before, to=seq)
+    if not group:
+        await _require_still(store, row, seq)
+    return group
 
 
 def _checked(row: RunRow, seq: int) -> int:
@@ -98,7 +102,7 @@ async def _of_name(store: JournalStore, row: RunRow, name: str, is_id: bool) -> 
     seq = names.get(name)
     if seq is not None:
         require_first(row, seq, repr(name))
-        return await _boundary_from(store, row.run, seq)
+        return await _boundary_from(store, row, seq)
     if is_id:
         run_id, _, number = name.rpartition("/")
         return _of_id(row, run_id, int(number))
@@ -125,6 +129,7 @@ async def _at_time(store: JournalStore, row: RunRow, time: datetime) -> int:
     if low < row.first:
         if row.first > 1:
             require_first(row, row.first - 1, time)
+        await _require_still(store, row, row.first)
         raise CheckpointError(f"run {row.run_id} began after {time}; its first checkpoint is the first in the list")
     return low
 
@@ -146,12 +151,23 @@ async def _boundary_before(store: JournalStore, run: int, seq: int) -> int:
     return 0
 
 
-async def _boundary_from(store: JournalStore, run: int, seq: int) -> int:
-    """Return the first boundary from a record on."""
+async def _boundary_from(store: JournalStore, row: RunRow, seq: int) -> int:
+    """Return the first boundary from a record on. Raises CheckpointError if that record has gone meanwhile."""
     after = seq - 1
-    while records := await store.read(run, after=after, limit=_FEW):
+    while records := await store.read(row.run, after=after, limit=_FEW):
+        if records[0].seq != after + 1:
+            break
         found = next((r.seq for r in records if r.boundary), 0)
         if found:
             return found
         after = records[-1].seq
+    await _require_still(store, row, seq)
     return after
+
+
+async def _require_still(store: JournalStore, row: RunRow, seq: int) -> None:
+    """Raise CheckpointError, or RunNotFoundError, if a record was compacted or pruned since the row was read."""
+    found = await store.find_many([row.run])
+    if not found:
+        raise RunNotFoundError(f"run {row.run_id} is gone: it was pruned meanwhile, together with its result")
+    require_first(found[0], seq)

@@ -10,6 +10,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from durable_flow import (
     DeserializationError,
     Event,
     Journal,
+    NeedsAttentionError,
     RunConflictError,
     RunFailedError,
     RunIdError,
@@ -34,7 +36,7 @@ from durable_flow.cli import main
 from durable_flow.journal import archives
 from durable_flow.journal.archive import Chain
 from durable_flow.journal.archives import export_run, import_run
-from durable_flow.records import ChildStarted, RunStarted
+from durable_flow.records import ChildStarted, RunStarted, WaitOpened
 from durable_flow.serializers.pickle import PickleSerializer
 
 from .flows import Answer, Asking, Order, Shop, question, recorded, streamed, until
@@ -264,6 +266,43 @@ async def test_a_run_that_was_started_and_left_behind_is_started_anew(pair: Pair
     assert {run.run_id for run in await target.runs()} == {"trip", "leg"}
 
 
+async def test_a_run_whose_end_is_recorded_is_imported_before_its_parent_goes_on(pair: Pair) -> None:
+    source, target = pair
+    paid = asyncio.Event()
+
+    class Fare(Workflow):
+        @step
+        async def pay(self, ev: StartEvent) -> StopEvent:
+            paid.set()
+            return StopEvent(result="paid")
+
+    class Journey(Workflow):
+        def __init__(self, **kwargs: Any):
+            super().__init__(**{"workflow_name": "Journey", **kwargs})
+            self.journal = kwargs["journal"]
+
+        @step
+        async def go(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            fare = await Fare(journal=self.journal, workflow_name="Fare").run(run_id="fare")
+            answer = await ctx.wait_for_event(Answer, timeout=None)
+            return StopEvent(result=[fare, answer.text])
+
+    handler = Journey(journal=source).run(run_id="journey")
+    await recorded(source, "journey", WaitOpened)
+    await passed(source, target, "journey")
+    await passed(source, target, "fare", "other")
+    await handler.cancel_run()
+    paid.clear()
+    await target.send("journey", Answer(text="go"))
+    with pytest.raises(NeedsAttentionError, match=r"run fare of Fare.* not imported.*Import.*resume\('journey'\)"):
+        await (await Journey(journal=target).resume("journey"))
+
+    await target.prune(timedelta(0), keep_results=False)
+    await passed(source, target, "fare")
+    assert await (await Journey(journal=target).resume("journey")) == ["paid", "go"]
+    assert not paid.is_set()
+
+
 async def test_messages_are_as_the_records_of_the_archive_leave_them(
     memory: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,8 +432,9 @@ async def test_files_for_text_folders_and_pipes_are_refused(memory: Journal, tmp
             await memory.export("lamp", io.StringIO())  # type: ignore[arg-type]
         with pytest.raises(OSError, match=r"director|folder"):
             await memory.export("lamp", tmp_path)
-        with pytest.raises(ArchiveError, match="no regular file"):
+        with pytest.raises(ArchiveError, match="no regular file") as refusal:
             await other.import_(tmp_path)
+        assert str(refusal.value).count("Nothing was imported") == 1
         with pytest.raises(ArchiveError, match="no regular file"):
             await other.import_(tmp_path / "pipe")
         # Nor is what stands there replaced: as root an export to /dev/null would make a file of it.

@@ -123,6 +123,8 @@ def test_a_fork_is_made_and_goes_on_when_it_is_taken_up(run: str, capsys: pytest
         (["fork", "r", "4"], "lies within the group"),
         (["fork", "r", "6", "--set", "n"], "it is KEY=JSON"),
         (["fork", "r", "6", "--set", "n=x"], "it is KEY=JSON"),
+        (["fork", "r", "6", "--set", "n=" + "[" * 100_000], "it is KEY=JSON"),
+        (["compact", "r", "--before", "9" * 5000], "has no checkpoint named '999"),
         (["fork", "r", "6", "--new-run-id", "r"], "there is a run r already"),
     ],
 )
@@ -131,6 +133,57 @@ def test_what_cannot_be_is_told_in_one_line(
 ) -> None:
     assert main([*arguments, "--url", run]) == (1 if said else 0)
     assert said in capsys.readouterr().err
+
+
+class Strange(Workflow):
+    @step
+    async def only(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        ctx.data["huge"] = [10**5000]
+        ctx.data["smile"] = "\U0001f600"
+        await ctx.checkpoint("red \x1b[31m\nand more")
+        return StopEvent()
+
+
+@pytest.fixture
+def strange(url: str) -> str:
+    """The URL of a journal with a run "s" whose values and names are no usual ones."""
+
+    async def work() -> None:
+        async with Journal(url) as journal:
+            await Strange(journal=journal).run(run_id="s")
+
+    asyncio.run(work())
+    return url
+
+
+def test_a_value_that_has_no_text_is_shown_by_its_class(strange: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["blame", "s", "huge", "--url", strange]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[-2:] == ["-", "<list>"]
+
+
+def test_names_neither_break_a_table_nor_command_the_terminal(
+    strange: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["checkpoints", "s", "--url", strange]) == 0
+    out = capsys.readouterr().out
+    assert "red \\x1b[31m\\nand more" in out
+    assert "\x1b" not in out
+    assert [line.split()[0] for line in out.splitlines()[2:]] == ["2", "5", "7"]
+
+
+@pytest.mark.parametrize("command", [["diff", "s", "2"], ["blame", "s", "smile"]])
+def test_a_terminal_that_knows_few_characters_gets_escapes(strange: str, command: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "durable_flow.cli", *command, "--url", strange],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    if command[0] == "diff":
+        values = {each["path"]: each["value"] for each in map(json.loads, ran.stdout.splitlines())}
+        assert values["/smile"] == "\U0001f600"
+    else:
+        assert rb"\U0001f600" in ran.stdout
 
 
 def test_a_missing_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

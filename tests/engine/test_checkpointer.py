@@ -974,8 +974,13 @@ def test_a_damaged_group_in_ctx_state_is_refused(memory_state: dict[str, Any]) -
         {"group": {"tuple": [{"TaskId": [1, "x"]}]}},
         {"group": {"tuple": [{"Record": [3, 1, True, None]}]}},
         {"group": {"tuple": [{"Record": [3, 1, True, {"StepCompleted": [[77, "nobody"], 1]}]}]}},
+        # What it says was reused is none of the effects that the task has.
+        {"group": {"tuple": [
+            {"Record": [3, 1, False, {"CallRecorded": [[2, "generate_joke"], 1, "c", 1, None, ["json", "1"]]}]},
+            {"Record": [4, 1, True, {"EffectReused": [[2, "generate_joke"], 1, "call", "c", 1, 77]}]},
+        ]}},
         {"context": {"dict": [["a", 1]]}},
-    ):
+    ):  # fmt: skip
         with pytest.raises(ContextSerdeError):
             Context.from_dict(flow, {**memory_state, **damage})
 

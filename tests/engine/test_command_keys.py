@@ -129,6 +129,25 @@ def test_a_key_of_another_form_is_told_without_repeating_it(url: str, command: C
     assert "swordfish" not in told
 
 
+def test_a_variable_without_a_key_is_no_leave_to_write_plain_text(url: str, command: Command, tmp_path: Path) -> None:
+    """As from DURABLE_FLOW_SEAL_KEYS="$NEW_KEY,$OLD_KEY" where neither is set."""
+    made(url)
+    assert command("export", "film", str(tmp_path / "film.jsonl"))[0] == 0
+    there = f"sqlite:///{tmp_path}/there.db"
+    code, out, told = command("import", str(tmp_path / "film.jsonl"), url=there, keys=" , ")
+    assert (code, out) == (1, "")
+    assert "DURABLE_FLOW_SEAL_KEYS is set and has no key in it" in told
+    assert not (tmp_path / "there.db").exists()
+
+
+def test_nothing_is_imported_into_what_keeps_nothing(url: str, command: Command, tmp_path: Path) -> None:
+    made(url)
+    assert command("export", "film", str(tmp_path / "film.jsonl"))[0] == 0
+    code, out, told = command("import", str(tmp_path / "film.jsonl"), url="memory://")
+    assert (code, out) == (1, "")
+    assert "memory:// keeps nothing" in told
+
+
 def test_pickles_are_read_with_the_key_and_shown_as_they_are_stored_without(url: str, command: Command) -> None:
     made(url, serializer=PickleSerializer(key="open sesame"))
     assert SECRET in command("blame", "film", "word", key="open sesame")[1]

@@ -133,6 +133,17 @@ async def test_an_event_that_nobody_takes_is_refused_where_nothing_else_is_left(
     assert await (await flow.fork("r", squared, event=StopEvent(result=1), drop_pending=True)) == 1
 
 
+async def test_an_event_that_nobody_takes_is_refused_where_it_takes_the_place_of_all_there_is(journal: Journal) -> None:
+    flow = Squares(journal=journal)
+    await flow.run(run_id="r")
+    start, *_, end = await journal.checkpoints("r")
+    squared = next(c for c in await journal.checkpoints("r") if c.last_completed_step == "square").output_event
+    for at in (start, end):
+        with pytest.raises(StateEditError, match="no step takes that by itself"):
+            await flow.fork("r", at, event=squared)
+    assert len(await journal.runs()) == 1
+
+
 async def test_what_is_no_event_is_refused(journal: Journal) -> None:
     flow = Sums(journal=journal)
     await flow.run(run_id="r")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,39 @@ async def test_history_gives_all_records_or_those_after_a_seq(journal: Journal) 
     assert await journal.history("r", after=3) == records[3:]
     assert await journal.history("r", after=3, limit=2) == records[3:5]
     assert await journal.history("r", after=len(records)) == []
+
+
+async def test_cursors_and_limits_mean_the_same_on_every_store(journal: Journal) -> None:
+    await Shop(journal=journal).run(run_id="r", item="lamp")
+    everything = await journal.history("r")
+    points = await journal.checkpoints("r")
+    items = [item async for item in journal.stream("r")]
+    huge = 1 << 70
+    assert await journal.history("r", after=-5, limit=huge) == everything
+    assert await journal.history("r", after=huge) == []
+    assert [record async for record in journal.follow("r", after=huge)] == []
+    assert await journal.checkpoints("r", after=-5, limit=huge) == points
+    assert await journal.checkpoints("r", after=huge) == []
+    assert [item async for item in journal.stream("r", after=-5)] == items
+    assert [item async for item in journal.stream("r", after=huge)] == []
+    assert [run.run_id for run in await journal.runs(limit=huge)] == ["r"]
+    assert await journal.runs(limit=0) == []
+    for name in ("\0", "\ud800"):
+        assert await journal.runs(workflow=name) == await journal.runs(status=name) == []
+
+
+async def test_what_is_no_cursor_or_limit_is_refused(journal: Journal) -> None:
+    await Shop(journal=journal).run(run_id="r", item="lamp")
+    for limited in (journal.runs, journal.pending, partial(journal.history, "r"), partial(journal.checkpoints, "r")):
+        with pytest.raises(ValueError, match="limit=-1: it is 0 or more"):
+            await limited(limit=-1)
+        with pytest.raises(TypeError, match="limit='2': it is a number"):
+            await limited(limit="2")
+    for after in (partial(journal.history, "r"), partial(journal.checkpoints, "r")):
+        with pytest.raises(TypeError, match=r"after=1\.5: it is a number"):
+            await after(after=1.5)
+    with pytest.raises(TypeError, match="after=None: it is a number"):
+        _ = [item async for item in journal.stream("r", after=None)]  # type: ignore[arg-type]
 
 
 async def test_payloads_are_decoded_on_request(journal: Journal) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import io
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -506,6 +507,65 @@ async def test_a_state_that_is_read_while_its_records_go_is_refused_or_right(
         await state_at(store, run, early)
     monkeypatch.undo()
     assert (await folds(journal, "r", [head]))[0] == whole
+
+
+@pytest.mark.parametrize("then", ["compact", "prune", "forget"])
+@pytest.mark.parametrize("by", ["flow", "journal", "run_from", "state", "diff", "replay"])
+async def test_what_looks_at_records_while_they_go_is_refused_or_right(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, by: str, then: str
+) -> None:
+    """Compaction, or pruning, strikes between any two of the reads."""
+
+    async def strike(run_id: str) -> None:
+        if then == "compact":
+            await journal.compact(run_id)
+        else:
+            await journal.prune(timedelta(0), keep_results=then == "prune")
+
+    store = journal._shared.store
+    read, find = store.read, store.find
+    refused = went = wrong = 0
+    for n in range(30):
+        flow, run_id, count = await ended(journal, f"r{n}"), f"r{n}", 0
+        [at] = [c for c in await journal.checkpoints(run_id) if c.name == "lap 2"]
+        lap = next(c for c in await journal.checkpoints(run_id) if c.seq > at.seq and c.last_completed_step == "lap")
+
+        async def struck(call: Any, run_id: str, n: int, *args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == n + 1:
+                await strike(run_id)
+            return await call(*args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            for name, call in (("read", read), ("find", find)):
+                patched.setattr(store, name, partial(struck, call, run_id, n))
+            try:
+                match by:
+                    case "flow":
+                        await (await flow.fork(run_id, lap, event=Lap(n=9))).cancel_run()
+                    case "journal":
+                        await journal.fork(run_id, lap, event=Lap(n=9))
+                    case "run_from":
+                        handler = flow.run_from(lap)
+                        await handler.cancel_run()
+                        with pytest.raises(WorkflowCancelledByUser):
+                            await handler
+                    case "state":
+                        assert (await journal.state(run_id, at="lap 2")).seq == at.seq
+                    case "diff":
+                        await journal.diff(run_id, at, lap)
+                    case "replay":
+                        assert (await flow.replay(run_id)).ok
+                went += 1
+            except (CheckpointError, RunNotFoundError) as error:
+                refused += "lies within" not in str(error)
+                wrong += "lies within" in str(error)
+        if count <= n:
+            break
+    assert went
+    assert not wrong
+    assert refused or (by, then) == ("replay", "compact")  # it reads what follows the cut
 
 
 @pytest.mark.parametrize("then", ["compacted", "pruned"])
