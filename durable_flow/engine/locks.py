@@ -10,7 +10,8 @@ from typing import Literal
 class LoopLock(asyncio.Lock):
     """An asyncio.Lock of one event loop; from loops of other threads it is taken and given back through that one.
 
-    Without a loop (None) it is an asyncio.Lock and belongs to the first loop in which somebody waits for it.
+    Without a loop (None), and once that one has ended, it is an asyncio.Lock and belongs to the first loop in which
+    somebody waits for it: a Context may go from the run of one loop to that of the next.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None):
@@ -19,7 +20,8 @@ class LoopLock(asyncio.Lock):
 
     async def acquire(self) -> Literal[True]:
         """Wait for the lock and take it."""
-        if self._home is None or asyncio._get_running_loop() is self._home:
+        home = self._elsewhere()
+        if home is None:
             return await super().acquire()
         answer: Future[Literal[True]] = Future()
 
@@ -34,7 +36,7 @@ class LoopLock(asyncio.Lock):
             except InvalidStateError:  # whoever waited was cancelled meanwhile
                 asyncio.Lock.release(self)
 
-        asyncio.run_coroutine_threadsafe(take(), self._home)
+        asyncio.run_coroutine_threadsafe(take(), home)
         try:
             return await asyncio.wrap_future(answer)
         except asyncio.CancelledError:
@@ -44,7 +46,13 @@ class LoopLock(asyncio.Lock):
 
     def release(self) -> None:
         """Give the lock to the next who waits."""
-        if self._home is None or asyncio._get_running_loop() is self._home:
+        home = self._elsewhere()
+        if home is None:
             super().release()
         else:
-            self._home.call_soon_threadsafe(super().release)
+            home.call_soon_threadsafe(super().release)
+
+    def _elsewhere(self) -> asyncio.AbstractEventLoop | None:
+        """Return the loop of the lock, if it runs in another thread."""
+        home = self._home
+        return home if home is not None and home.is_running() and asyncio._get_running_loop() is not home else None
