@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from ..errors import AlreadyAnsweredError
+from ..errors import AlreadyAnsweredError, RunFinishedError, RunNotFoundError
 from ..events import all_names
 from .delivery import NotAsked, is_wanted
 from .protocol import JournalStore, NewMessage, WaitRow
@@ -44,6 +44,8 @@ async def deliver(store: JournalStore, run: int, message: NewMessage) -> tuple[i
             return wait.run, await store.send(wait.run, message._replace(wait_id=wait.wait_id))
         except AlreadyAnsweredError as error:
             late = error  # an answer is on its way; the next question may be free
+        except (RunFinishedError, RunNotFoundError):
+            pass  # it has ended since the question was found, which is open no more
     if late is not None:
         raise late
     return run, await store.send(run, message)

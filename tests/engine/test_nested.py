@@ -944,6 +944,36 @@ async def test_the_oldest_question_of_a_type_is_answered_first_and_each_once(jou
     assert await handler == [f"leg {n} {results[f'leg {n}?']}" for n in (1, 2)]
 
 
+async def test_an_answer_goes_to_the_next_question_when_the_run_that_asked_the_first_ends_in_that_moment(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def both(trip: Trip, ctx: Context) -> Any:
+        return await asyncio.gather(trip.legs.run(n=1, ask=True), trip.legs.run(n=2, ask=True))
+
+    handler = Trip(both, Leg(), journal=journal).run(run_id="trip")
+    first, second = await question(handler), await question(handler)
+    assert first.wait_id is not None
+    child, wait_id = first.wait_id.split("/")
+    store, key = journal._shared.store, (await journal._row(child)).run
+    look = store.waits
+
+    async def has_ended() -> bool:
+        return (await journal.run(child)).status == "completed"
+
+    async def waits(run: int | None = None, **options: Any) -> Any:
+        found = await look(run, **options)
+        if run == key:
+            monkeypatch.undo()
+            await journal.send(child, Answer(text="first"), wait_id=wait_id)
+            await until(has_ended)
+        return found
+
+    monkeypatch.setattr(store, "waits", waits)
+    await journal.send("trip", Answer(text="second"))
+    results = {first.text: "first", second.text: "second"}
+    assert await handler == [f"leg {n} {results[f'leg {n}?']}" for n in (1, 2)]
+
+
 async def test_a_question_of_the_parent_comes_before_those_of_its_children(journal: Journal) -> None:
     async def asks_too(trip: Trip, ctx: Context) -> Any:
         child = asyncio.create_task(_awaited(trip.legs.run(n=1, ask=True)))
