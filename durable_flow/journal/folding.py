@@ -8,13 +8,13 @@ import os
 import zlib
 from typing import NamedTuple
 
-from ..errors import DeserializationError, JournalError, RunNotFoundError
+from ..errors import DeserializationError, JournalError
 from ..fold import FOLD_VERSION, fold
 from ..logs import fields, said
 from ..records import EncodedValue, Record
 from ..snapshot import CODEC, decode_state, encode_state
 from ..state import RunState
-from .kept import require_first
+from .kept import require_first, row_now
 from .protocol import JournalStore, SnapshotRow
 
 logger = logging.getLogger("durable_flow")
@@ -69,11 +69,9 @@ async def folded(store: JournalStore, run: int, at: int | None = None) -> Folded
             break
     if at is not None and after < at:
         # Compacted or removed before this began, or while it was under way.
-        rows = await store.find_many([run])
-        if not rows:
-            raise RunNotFoundError("the run is gone: it was pruned meanwhile, together with its result")
-        if at < rows[0].first:
-            require_first(rows[0], at)
+        row = await row_now(store, run, "the run")
+        if at < row.first:
+            require_first(row, at)
     return Folded(state, found, size)
 
 

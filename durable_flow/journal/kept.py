@@ -36,6 +36,14 @@ def require_first(row: RunRow, seq: int, asked: object = None) -> None:
         )
 
 
+async def row_now(store: JournalStore, run: int, named: str) -> RunRow:
+    """Return a run's row as it is now. Raises RunNotFoundError if the run is gone; `named` is how it is called then."""
+    rows = await store.find_many([run])
+    if not rows:
+        raise RunNotFoundError(f"{named} is gone: it was pruned meanwhile, together with its result")
+    return rows[0]
+
+
 def require_followed(row: RunRow, after: int, records: Sequence[Record]) -> None:
     """Raise CheckpointError if records behind `after` were compacted: these, which were read there, do not follow."""
     require_kept(row, f"its records after {after}")

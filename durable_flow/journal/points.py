@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from ..errors import CheckpointError, RunNotFoundError
+from ..errors import CheckpointError
 from ..records import Record
 from .checkpoint import At, Checkpoint
 from .folding import state_at
-from .kept import require_first, require_kept
+from .kept import require_first, require_kept, row_now
 from .protocol import JournalStore, RunRow
 from .runid import id_of
 from .times import EPOCH
@@ -167,7 +167,4 @@ async def _boundary_from(store: JournalStore, row: RunRow, seq: int) -> int:
 
 async def _require_still(store: JournalStore, row: RunRow, seq: int) -> None:
     """Raise CheckpointError, or RunNotFoundError, if a record was compacted or pruned since the row was read."""
-    found = await store.find_many([row.run])
-    if not found:
-        raise RunNotFoundError(f"run {row.run_id} is gone: it was pruned meanwhile, together with its result")
-    require_first(found[0], seq)
+    require_first(await row_now(store, row.run, f"run {row.run_id}"), seq)
