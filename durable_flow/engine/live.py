@@ -58,6 +58,8 @@ class Mirror(Protocol):
 class ContextLocks:
     """The locks of a context, which belongs to a run or to what is no run yet. They are made when first asked for."""
 
+    # That of a run; what is no run yet has none.
+    loop: asyncio.AbstractEventLoop | None = None
     lock_holder: Any = None
     lock_held: object | None = None
     editor: asyncio.Task[Any] | None = None
@@ -65,12 +67,12 @@ class ContextLocks:
     @cached_property
     def lock(self) -> asyncio.Lock:
         """That of `ctx.lock`."""
-        return LoopLock(getattr(self, "loop", None))
+        return LoopLock(self.loop)
 
     @cached_property
     def write_lock(self) -> asyncio.Lock:
         """Keeps other writers out while somebody edits the state."""
-        return LoopLock(getattr(self, "loop", None))
+        return LoopLock(self.loop)
 
 
 class LiveContext:

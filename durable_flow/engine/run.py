@@ -96,7 +96,7 @@ class Run(ContextLocks):
         self.claim = claim
         self.run_id = claim.run_id
         self.state = state
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         timeout = program.timeout
         self.limits = Limits(program.num_workers, None if timeout is None else round(timeout * MICROSECONDS))

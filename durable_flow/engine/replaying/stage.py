@@ -114,7 +114,7 @@ class Stage(ContextLocks):
         self.program = program
         self.state = state
         self.host = host
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.clock = RecordedClock(began_at)
         self.acted_at = began_at
